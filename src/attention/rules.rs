@@ -1,0 +1,405 @@
+//! How scores are formed, and which keys a query sees.
+
+use super::Shape;
+use crate::error::Error;
+use crate::math;
+use crate::view::TensorRef;
+
+/// Where query 0 stands among the keys: query `i` has position `offset + i`.
+///
+/// ```text
+///   offset 0, 3 queries, 5 keys     offset 2 (past of 2, or ToEnd)
+///     key  0 1 2 3 4                  key  0 1 2 3 4
+///   q0     x . . . .                q0     x x x . .
+///   q1     x x . . .                q1     x x x x .
+///   q2     x x x . .                q2     x x x x x      (causal)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offset {
+    /// This many keys lie before query 0; may be negative.
+    Keys(i64),
+    /// The last query stands at the last valid key: valid keys - queries, per batch entry.
+    ToEnd,
+}
+
+/// Ragged sequences in one call: segment `s` is queries `queries[s]..queries[s + 1]` and keys `keys[s]..keys[s + 1]`.
+///
+/// Queries see the keys of their segment only; positions count from the start of the segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments<'a> {
+    /// Cumulative query lengths: from 0 to the number of queries, not decreasing.
+    pub queries: &'a [usize],
+    /// Cumulative key lengths: from 0 to at most the number of keys, not decreasing, as long as `queries`.
+    pub keys: &'a [usize],
+}
+
+/// How scores are formed and which keys take part. Nothing is limited by default.
+///
+/// score = scale * q.k, then the cap, then the additive bias, then every mask; a key takes part if all masks let it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    scale: Option<f32>,
+    cap: f32,
+    causal: bool,
+    offset: Offset,
+    left: Option<usize>,
+    right: Option<usize>,
+    sinks: usize,
+    sink_logits: Option<&'a [f32]>,
+    mask: Option<TensorRef<'a, u8>>,
+    bias: Option<TensorRef<'a, f32>>,
+    slopes: Option<&'a [f32]>,
+    key_lengths: Option<&'a [usize]>,
+    segments: Option<Segments<'a>>,
+}
+
+impl Default for Rules<'_> {
+    fn default() -> Self {
+        Rules::new()
+    }
+}
+
+impl<'a> Rules<'a> {
+    /// Every query sees every key; scale 1 / sqrt(dim).
+    #[must_use]
+    pub const fn new() -> Self {
+        Rules {
+            scale: None,
+            cap: 0.0,
+            causal: false,
+            offset: Offset::Keys(0),
+            left: None,
+            right: None,
+            sinks: 0,
+            sink_logits: None,
+            mask: None,
+            bias: None,
+            slopes: None,
+            key_lengths: None,
+            segments: None,
+        }
+    }
+
+    /// Scores are `scale * q.k`. Finite and not negative.
+    #[must_use]
+    pub const fn with_scale(mut self, scale: f32) -> Self {
+        self.scale = Some(scale);
+        self
+    }
+
+    /// Scores become `cap * tanh(score / cap)`. Finite and not negative; 0 means none.
+    #[must_use]
+    pub const fn with_cap(mut self, cap: f32) -> Self {
+        self.cap = cap;
+        self
+    }
+
+    /// A query sees no key beyond its position.
+    #[must_use]
+    pub const fn with_causal(mut self) -> Self {
+        self.causal = true;
+        self
+    }
+
+    /// Where the queries stand among the keys; see [`Offset`].
+    #[must_use]
+    pub const fn with_offset(mut self, offset: Offset) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// A query at position p sees keys from `p - left` to `p + right` only; `None` is no limit.
+    #[must_use]
+    pub const fn with_window(mut self, left: Option<usize>, right: Option<usize>) -> Self {
+        self.left = left;
+        self.right = right;
+        self
+    }
+
+    /// The first `keys` keys are seen whatever the left window says.
+    #[must_use]
+    pub const fn with_sinks(mut self, keys: usize) -> Self {
+        self.sinks = keys;
+        self
+    }
+
+    /// One learned logit per query head that takes part in the softmax and has the value 0.
+    #[must_use]
+    pub const fn with_sink_logits(mut self, logits: &'a [f32]) -> Self {
+        self.sink_logits = Some(logits);
+        self
+    }
+
+    /// A key takes part where the mask is not 0. Batch, heads and rows of 1 are repeated; columns that the mask does not
+    /// have are masked.
+    #[must_use]
+    pub const fn with_mask(mut self, mask: TensorRef<'a, u8>) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// Added to the scores after the cap; minus infinity masks. Broadcast and short columns as for
+    /// [`with_mask`](Rules::with_mask).
+    #[must_use]
+    pub const fn with_bias(mut self, bias: TensorRef<'a, f32>) -> Self {
+        self.bias = Some(bias);
+        self
+    }
+
+    /// ALiBi: adds `-slope * |position - key|`, one slope per query head.
+    #[must_use]
+    pub const fn with_slopes(mut self, slopes: &'a [f32]) -> Self {
+        self.slopes = Some(slopes);
+        self
+    }
+
+    /// Valid keys of each batch entry; those beyond are padding.
+    #[must_use]
+    pub const fn with_key_lengths(mut self, lengths: &'a [usize]) -> Self {
+        self.key_lengths = Some(lengths);
+        self
+    }
+
+    /// Ragged sequences; see [`Segments`].
+    #[must_use]
+    pub const fn with_segments(mut self, segments: Segments<'a>) -> Self {
+        self.segments = Some(segments);
+        self
+    }
+
+    /// Every array has the length the shape asks for, every parameter a meaning.
+    pub(crate) fn check(&self, shape: &Shape) -> Result<(), Error> {
+        let parameter = |x: f32| {
+            if !x.is_finite() || x < 0.0 {
+                Err(Error::Parameter)
+            } else {
+                Ok(())
+            }
+        };
+        parameter(self.scale.unwrap_or(0.0))?;
+        parameter(self.cap)?;
+        // Both are used times log2 e.
+        parameter(self.cap * LOG2_E)?;
+        parameter(self.scale.unwrap_or(0.0) * LOG2_E)?;
+        for x in [self.sink_logits, self.slopes].into_iter().flatten() {
+            if x.len() != shape.query_heads {
+                return Err(Error::Shape);
+            }
+            if x.iter().any(|x| !(x * LOG2_E).is_finite()) {
+                return Err(Error::Parameter);
+            }
+        }
+        if let Some(m) = &self.mask {
+            broadcasts(shape, m.batch(), m.heads(), m.rows(), m.cols())?;
+        }
+        if let Some(b) = &self.bias {
+            broadcasts(shape, b.batch(), b.heads(), b.rows(), b.cols())?;
+        }
+        if let Some(lengths) = self.key_lengths {
+            if lengths.len() != shape.batch {
+                return Err(Error::Shape);
+            }
+            if lengths.iter().any(|&n| n > shape.keys) {
+                return Err(Error::Range);
+            }
+        }
+        match &self.segments {
+            Some(s) => s.check(shape),
+            None => Ok(()),
+        }
+    }
+
+    /// Scale times log2 e: scores live in base 2.
+    pub(crate) fn scale2(&self, dim: usize) -> f32 {
+        let scale = self.scale.unwrap_or_else(|| 1.0 / math::sqrt(dim.max(1) as f32));
+        scale * LOG2_E
+    }
+
+    /// The cap in base 2; 0 for none.
+    pub(crate) const fn cap2(&self) -> f32 {
+        self.cap * LOG2_E
+    }
+
+    /// The logit of the head's learned sink, in base 2.
+    pub(crate) fn sink_logit2(&self, head: usize) -> Option<f32> {
+        self.sink_logits.and_then(|x| x.get(head)).map(|x| x * LOG2_E)
+    }
+
+    /// Whether any rule looks at a key and query pair: then runs of keys need a bias tile.
+    pub(crate) const fn limits(&self) -> bool {
+        self.dense()
+            || self.causal
+            || self.left.is_some()
+            || self.right.is_some()
+            || self.key_lengths.is_some()
+            || self.segments.is_some()
+    }
+
+    /// Whether a bias or mask can be anywhere, not only at the ends of a span.
+    pub(crate) const fn dense(&self) -> bool {
+        self.mask.is_some() || self.bias.is_some() || self.slopes.is_some()
+    }
+
+    /// The keys that query `i` of batch entry `batch` may see, masks in memory aside.
+    pub(crate) fn span(&self, shape: &Shape, batch: usize, i: usize) -> Span {
+        let valid = self.key_lengths.and_then(|n| n.get(batch)).map_or(shape.keys, |&n| n);
+        let (q0, q1, first, last) = match &self.segments {
+            Some(s) => s.of_query(i),
+            None => (0, shape.queries, 0, valid),
+        };
+        let last = last.min(valid);
+        let position = self.position(i, q0, q1, first, last);
+        let mut end = last as i64;
+        let mut start = first as i64;
+        let base = first as i64;
+        if self.causal {
+            end = end.min(base.saturating_add(position).saturating_add(1));
+        }
+        if let Some(right) = self.right {
+            let right = i64::try_from(right).unwrap_or(i64::MAX);
+            end = end.min(base.saturating_add(position).saturating_add(right).saturating_add(1));
+        }
+        if let Some(left) = self.left {
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
+            start = start.max(base.saturating_add(position).saturating_sub(left));
+        }
+        for cols in [self.mask.map(|m| m.cols()), self.bias.map(|b| b.cols())] {
+            end = end.min(cols.map_or(i64::MAX, |n| n as i64));
+        }
+        let end = usize::try_from(end).unwrap_or(0);
+        let start = usize::try_from(start).unwrap_or(0).min(end);
+        let sinks = first.saturating_add(self.sinks).min(end);
+        if sinks >= start {
+            // The kept keys touch the window: one piece.
+            return Span {
+                sinks: (first.min(end), first.min(end)),
+                keys: (first.min(start), end),
+            };
+        }
+        Span {
+            sinks: (first.min(end), sinks.max(first.min(end))),
+            keys: (start, end),
+        }
+    }
+
+    /// Position of query `i` relative to the first key of its segment.
+    fn position(&self, i: usize, q0: usize, q1: usize, first: usize, last: usize) -> i64 {
+        let offset = match self.offset {
+            Offset::Keys(n) => n,
+            Offset::ToEnd => (last.saturating_sub(first) as i64) - (q1.saturating_sub(q0) as i64),
+        };
+        offset.saturating_add(i.saturating_sub(q0) as i64)
+    }
+
+    /// What is added to the score of (query `i`, key `j`) of a head, in base 2; minus infinity masks.
+    #[inline]
+    pub(crate) fn bias2(&self, at: At, position: i64, j: usize) -> f32 {
+        if let Some(m) = &self.mask {
+            let row = m
+                .matrix(
+                    at.batch.min(m.batch().saturating_sub(1)),
+                    at.head.min(m.heads().saturating_sub(1)),
+                )
+                .row(at.query.min(m.rows().saturating_sub(1)));
+            if row.get(j).is_none_or(|&x| x == 0) {
+                return f32::NEG_INFINITY;
+            }
+        }
+        let mut sum = 0.0;
+        if let Some(b) = &self.bias {
+            let row = b
+                .matrix(
+                    at.batch.min(b.batch().saturating_sub(1)),
+                    at.head.min(b.heads().saturating_sub(1)),
+                )
+                .row(at.query.min(b.rows().saturating_sub(1)));
+            let x = row.get(j).map_or(f32::NEG_INFINITY, |&x| x);
+            if x == f32::NEG_INFINITY {
+                return x;
+            }
+            // The lowest finite numbers are how some hosts write "masked": they stay finite in base 2.
+            let x = x * LOG2_E;
+            sum = if x < -f32::MAX { -f32::MAX } else { x };
+        }
+        if let Some(slope) = self.slopes.and_then(|s| s.get(at.head)) {
+            let distance = position.abs_diff(j as i64) as f32;
+            sum -= slope * LOG2_E * distance;
+        }
+        sum
+    }
+
+    /// Position of query `i` among all keys of its batch entry, for distances.
+    pub(crate) fn absolute_position(&self, shape: &Shape, batch: usize, i: usize) -> i64 {
+        let valid = self.key_lengths.and_then(|n| n.get(batch)).map_or(shape.keys, |&n| n);
+        let (q0, q1, first, last) = match &self.segments {
+            Some(s) => s.of_query(i),
+            None => (0, shape.queries, 0, valid),
+        };
+        (first as i64).saturating_add(self.position(i, q0, q1, first, last.min(valid)))
+    }
+}
+
+const LOG2_E: f32 = core::f32::consts::LOG2_E;
+
+/// A row of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    pub batch: usize,
+    pub head: usize,
+    pub query: usize,
+}
+
+/// The keys a query may see: two intervals, kept first keys and a window, the first before the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub sinks: (usize, usize),
+    pub keys: (usize, usize),
+}
+
+impl Span {
+    pub(crate) const EMPTY: Span = Span {
+        sinks: (0, 0),
+        keys: (0, 0),
+    };
+
+    pub(crate) const fn sees(&self, j: usize) -> bool {
+        (j >= self.keys.0 && j < self.keys.1) || (j >= self.sinks.0 && j < self.sinks.1)
+    }
+}
+
+impl Segments<'_> {
+    fn check(&self, shape: &Shape) -> Result<(), Error> {
+        if self.queries.len() != self.keys.len() || self.queries.len() < 2 {
+            return Err(Error::Shape);
+        }
+        let rises = |x: &[usize]| x.first() == Some(&0) && x.iter().zip(x.iter().skip(1)).all(|(a, b)| a <= b);
+        let ends = self.queries.last() == Some(&shape.queries) && self.keys.last().is_some_and(|&n| n <= shape.keys);
+        if rises(self.queries) && rises(self.keys) && ends {
+            Ok(())
+        } else {
+            Err(Error::Range)
+        }
+    }
+
+    /// (first query, end of queries, first key, end of keys) of the segment that query `i` belongs to.
+    fn of_query(&self, i: usize) -> (usize, usize, usize, usize) {
+        let s = self.queries.partition_point(|&start| start <= i).saturating_sub(1);
+        let at = |x: &[usize], s: usize| x.get(s).copied().unwrap_or(0);
+        (
+            at(self.queries, s),
+            at(self.queries, s + 1),
+            at(self.keys, s),
+            at(self.keys, s + 1),
+        )
+    }
+}
+
+/// Batch, heads and rows are those of the call or 1; there are no more columns than keys.
+fn broadcasts(shape: &Shape, batch: usize, heads: usize, rows: usize, cols: usize) -> Result<(), Error> {
+    let fits = |n: usize, whole: usize| n == whole || n == 1;
+    if fits(batch, shape.batch) && fits(heads, shape.query_heads) && fits(rows, shape.queries) && cols <= shape.keys {
+        Ok(())
+    } else {
+        Err(Error::Shape)
+    }
+}

@@ -1,0 +1,74 @@
+//! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
+
+mod elementary;
+mod reduce;
+mod softmax;
+mod tile;
+
+use crate::simd::{dispatch, Emu, Isa, Simd};
+use crate::view::MatRef;
+pub(crate) use softmax::{Lanes, NOTHING};
+
+/// Keys that are scored before their values are read: a tile that fits the first-level cache.
+pub(crate) const KEY_RUN: usize = if cfg!(target_pointer_width = "64") { 192 } else { 32 };
+
+/// Queries in a block of the attention kernel on this back end.
+pub(crate) const fn block_lanes(isa: Isa) -> usize {
+    isa.lanes() * tile::query_vectors(isa.registers())
+}
+
+/// The largest [`block_lanes`] of this build.
+pub(crate) const fn most_block_lanes() -> usize {
+    const fn of<S: Simd<f32>>() -> usize {
+        S::LANES * tile::query_vectors(S::REGISTERS)
+    }
+    #[cfg(any(test, feature = "emulation"))]
+    return 32;
+    #[cfg(all(isa_x86, not(any(test, feature = "emulation"))))]
+    return of::<crate::simd::Avx512>();
+    #[cfg(isa_neon)]
+    return of::<crate::simd::Neon>();
+    #[cfg(isa_wasm)]
+    return of::<crate::simd::Wasm>();
+    #[allow(unreachable_code)]
+    of::<crate::simd::Scalar>()
+}
+
+/// `2^(x - max)` for an integer `max >= x`, on one number.
+pub(crate) fn weight_of(x: f32, max: f32) -> f32 {
+    let [w] = softmax::weight(Emu::<1>, [x], [max]);
+    w
+}
+
+/// The smallest integer not below `x`.
+pub(crate) fn ceil_of(x: f32) -> f32 {
+    let [c] = softmax::ceil(Emu::<1>, [x]);
+    c
+}
+
+dispatch! {
+    /// Sum of `x[i] * y[i]` over the shorter length, in the fixed order of sixteen lanes.
+    ///
+    /// Error: at most `gamma(ceil(n / 16) + 5) * sum |x[i] y[i]|`.
+    pub fn dot(x: &[f32], y: &[f32]) -> f32 = reduce::dot;
+    /// As [`dot`], in f64.
+    pub fn dot_f64(x: &[f64], y: &[f64]) -> f64 = reduce::dot;
+    /// `y[i] = exp(x[i])` over the shorter length: at most 0.79 ULP, specials exact.
+    pub fn exp(x: &[f32], y: &mut [f32]) = elementary::exp_row;
+    /// `y[i] = tanh(x[i])` over the shorter length: at most 2 ULP, specials exact.
+    pub fn tanh(x: &[f32], y: &mut [f32]) = elementary::tanh_row;
+    /// `tile[key][lane] = sum over c of q_t[c][lane] * k[key][c]`, in the order of c.
+    pub(crate) fn scores(q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) = tile::scores;
+    /// Soft-cap of every score.
+    pub(crate) fn cap(tile: &mut [f32], cap: f32) = softmax::cap;
+    /// Bias and masks.
+    pub(crate) fn add_bias(tile: &mut [f32], bias: &[f32]) = softmax::add_bias;
+    /// Scores into weights, and into the running sums; whether a second run is needed.
+    pub(crate) fn weigh(tile: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh;
+    /// `out[c][lane] = out[c][lane] * factor[lane] + sum over keys of tile[key][lane] * v[key][c]`.
+    pub(crate) fn values(tile: &[f32], v: MatRef<'_, f32>, factor: &[f32], out: &mut [f32]) = tile::values::<_, false>;
+    /// As [`values`], for runs with masked keys.
+    pub(crate) fn masked_values(tile: &[f32], v: MatRef<'_, f32>, factor: &[f32], out: &mut [f32]) = tile::values::<_, true>;
+    /// A row of scores in base 2 into probabilities.
+    pub(crate) fn probabilities(row: &mut [f32], max: f32, inverse: f32) = softmax::probabilities;
+}

@@ -1,0 +1,32 @@
+//! What happened in a call that succeeded.
+
+use crate::bound::Bound;
+use crate::simd::Isa;
+
+/// Returned by every call: nothing happens silently.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Report {
+    /// The back end that ran.
+    pub isa: Isa,
+    /// Rows that saw no key at all: zeros, log-sum-exp minus infinity.
+    pub masked_rows: usize,
+    /// Rows with a non-finite score or value among the keys they saw: canonical NaN.
+    pub non_finite_rows: usize,
+    /// Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
+    pub repeated_blocks: usize,
+    /// The promise about the output; [`Bound::UNKNOWN`] unless it was asked for.
+    pub bound: Bound,
+}
+
+impl Report {
+    pub(crate) const fn new(isa: Isa) -> Report {
+        Report {
+            isa,
+            masked_rows: 0,
+            non_finite_rows: 0,
+            repeated_blocks: 0,
+            bound: Bound::UNKNOWN,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! AVX2 with FMA: eight lanes of f32, four of f64.
+#![allow(unsafe_code)]
+
+use super::Simd;
+use core::arch::x86_64::*;
+
+/// Proof that this CPU has AVX2 and FMA. Only `detect` makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+cpufeatures::new!(avx2_fma, "avx2", "fma");
+
+impl Avx2 {
+    /// The token, where the CPU and the operating system support it.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        avx2_fma::get().then_some(Avx2(()))
+    }
+}
+
+/// An operation that is one intrinsic.
+macro_rules! ops {
+    ($($name:ident($($arg:ident: $ty:ty),+) -> $ret:ty = $f:expr;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),+) -> $ret {
+            // SAFETY: `self` proves the instructions; the intrinsic touches no memory.
+            unsafe { $f($($arg),+) }
+        }
+    )+};
+}
+pub(super) use ops;
+
+impl Simd<f32> for Avx2 {
+    type V = __m256;
+    type M = __m256;
+    type V16 = [__m256; 2];
+
+    const LANES: usize = 8;
+    const FUSED: bool = true;
+    const REGISTERS: usize = 16;
+
+    ops! {
+        splat(x: f32) -> __m256 = _mm256_set1_ps;
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps;
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps;
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps;
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps;
+        mul_add(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps;
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps;
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps;
+        less(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>;
+        equal(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_EQ_OQ>;
+    }
+
+    #[inline(always)]
+    fn load(self, p: &[f32]) -> __m256 {
+        match p.first_chunk::<8>() {
+            // SAFETY: eight floats, any alignment; `self` proves AVX.
+            Some(p) => unsafe { _mm256_loadu_ps(p.as_ptr()) },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, p: &mut [f32]) {
+        if let Some(p) = p.first_chunk_mut::<8>() {
+            // SAFETY: eight floats, any alignment; `self` proves AVX.
+            unsafe { _mm256_storeu_ps(p.as_mut_ptr(), v) }
+        }
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+    #[inline(always)]
+    fn select(self, m: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_blendv_ps(b, a, m) }
+    }
+    #[inline(always)]
+    fn all(self, m: __m256) -> bool {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_movemask_ps(m) == 0xff }
+    }
+    #[inline(always)]
+    fn exponent(self, t: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(t))) }
+    }
+    #[inline(always)]
+    fn splat16(self, x: f32) -> Self::V16 {
+        [Simd::<f32>::splat(self, x); 2]
+    }
+}
+
+impl Simd<f64> for Avx2 {
+    type V = __m256d;
+    type M = __m256d;
+    type V16 = [__m256d; 4];
+
+    const LANES: usize = 4;
+    const FUSED: bool = true;
+    const REGISTERS: usize = 16;
+
+    ops! {
+        splat(x: f64) -> __m256d = _mm256_set1_pd;
+        add(a: __m256d, b: __m256d) -> __m256d = _mm256_add_pd;
+        sub(a: __m256d, b: __m256d) -> __m256d = _mm256_sub_pd;
+        mul(a: __m256d, b: __m256d) -> __m256d = _mm256_mul_pd;
+        div(a: __m256d, b: __m256d) -> __m256d = _mm256_div_pd;
+        mul_add(a: __m256d, b: __m256d, c: __m256d) -> __m256d = _mm256_fmadd_pd;
+        max(a: __m256d, b: __m256d) -> __m256d = _mm256_max_pd;
+        min(a: __m256d, b: __m256d) -> __m256d = _mm256_min_pd;
+        less(a: __m256d, b: __m256d) -> __m256d = _mm256_cmp_pd::<_CMP_LT_OQ>;
+        equal(a: __m256d, b: __m256d) -> __m256d = _mm256_cmp_pd::<_CMP_EQ_OQ>;
+    }
+
+    #[inline(always)]
+    fn load(self, p: &[f64]) -> __m256d {
+        match p.first_chunk::<4>() {
+            // SAFETY: four doubles, any alignment; `self` proves AVX.
+            Some(p) => unsafe { _mm256_loadu_pd(p.as_ptr()) },
+            None => Simd::<f64>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256d, p: &mut [f64]) {
+        if let Some(p) = p.first_chunk_mut::<4>() {
+            // SAFETY: four doubles, any alignment; `self` proves AVX.
+            unsafe { _mm256_storeu_pd(p.as_mut_ptr(), v) }
+        }
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256d) -> __m256d {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_andnot_pd(_mm256_set1_pd(-0.0), a) }
+    }
+    #[inline(always)]
+    fn select(self, m: __m256d, a: __m256d, b: __m256d) -> __m256d {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_blendv_pd(b, a, m) }
+    }
+    #[inline(always)]
+    fn all(self, m: __m256d) -> bool {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_movemask_pd(m) == 0xf }
+    }
+    #[inline(always)]
+    fn exponent(self, t: __m256d) -> __m256d {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe { _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(t))) }
+    }
+    #[inline(always)]
+    fn splat16(self, x: f64) -> Self::V16 {
+        [Simd::<f64>::splat(self, x); 4]
+    }
+}

@@ -1,0 +1,136 @@
+//! AVX-512 (F, DQ, BW, VL): sixteen lanes of f32, eight of f64.
+#![allow(unsafe_code)]
+
+use super::avx2::ops;
+use super::Simd;
+use core::arch::x86_64::*;
+
+/// Proof that this CPU has AVX-512 F, DQ, BW and VL, AVX2 and FMA. Only `detect` makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+cpufeatures::new!(avx512_set, "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma");
+
+impl Avx512 {
+    /// The token, where the CPU and the operating system support it.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        avx512_set::get().then_some(Avx512(()))
+    }
+}
+
+impl Simd<f32> for Avx512 {
+    type V = __m512;
+    type M = __mmask16;
+    type V16 = [__m512; 1];
+
+    const LANES: usize = 16;
+    const FUSED: bool = true;
+    const REGISTERS: usize = 32;
+
+    ops! {
+        splat(x: f32) -> __m512 = _mm512_set1_ps;
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps;
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps;
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps;
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps;
+        mul_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps;
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps;
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps;
+        abs(a: __m512) -> __m512 = _mm512_abs_ps;
+        less(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>;
+        equal(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>;
+    }
+
+    #[inline(always)]
+    fn load(self, p: &[f32]) -> __m512 {
+        match p.first_chunk::<16>() {
+            // SAFETY: sixteen floats, any alignment; `self` proves AVX-512.
+            Some(p) => unsafe { _mm512_loadu_ps(p.as_ptr()) },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, p: &mut [f32]) {
+        if let Some(p) = p.first_chunk_mut::<16>() {
+            // SAFETY: sixteen floats, any alignment; `self` proves AVX-512.
+            unsafe { _mm512_storeu_ps(p.as_mut_ptr(), v) }
+        }
+    }
+    #[inline(always)]
+    fn select(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe { _mm512_mask_blend_ps(m, b, a) }
+    }
+    #[inline(always)]
+    fn all(self, m: __mmask16) -> bool {
+        m == 0xffff
+    }
+    #[inline(always)]
+    fn exponent(self, t: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(t))) }
+    }
+    #[inline(always)]
+    fn splat16(self, x: f32) -> Self::V16 {
+        [Simd::<f32>::splat(self, x)]
+    }
+}
+
+impl Simd<f64> for Avx512 {
+    type V = __m512d;
+    type M = __mmask8;
+    type V16 = [__m512d; 2];
+
+    const LANES: usize = 8;
+    const FUSED: bool = true;
+    const REGISTERS: usize = 32;
+
+    ops! {
+        splat(x: f64) -> __m512d = _mm512_set1_pd;
+        add(a: __m512d, b: __m512d) -> __m512d = _mm512_add_pd;
+        sub(a: __m512d, b: __m512d) -> __m512d = _mm512_sub_pd;
+        mul(a: __m512d, b: __m512d) -> __m512d = _mm512_mul_pd;
+        div(a: __m512d, b: __m512d) -> __m512d = _mm512_div_pd;
+        mul_add(a: __m512d, b: __m512d, c: __m512d) -> __m512d = _mm512_fmadd_pd;
+        max(a: __m512d, b: __m512d) -> __m512d = _mm512_max_pd;
+        min(a: __m512d, b: __m512d) -> __m512d = _mm512_min_pd;
+        abs(a: __m512d) -> __m512d = _mm512_abs_pd;
+        less(a: __m512d, b: __m512d) -> __mmask8 = _mm512_cmp_pd_mask::<_CMP_LT_OQ>;
+        equal(a: __m512d, b: __m512d) -> __mmask8 = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>;
+    }
+
+    #[inline(always)]
+    fn load(self, p: &[f64]) -> __m512d {
+        match p.first_chunk::<8>() {
+            // SAFETY: eight doubles, any alignment; `self` proves AVX-512.
+            Some(p) => unsafe { _mm512_loadu_pd(p.as_ptr()) },
+            None => Simd::<f64>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512d, p: &mut [f64]) {
+        if let Some(p) = p.first_chunk_mut::<8>() {
+            // SAFETY: eight doubles, any alignment; `self` proves AVX-512.
+            unsafe { _mm512_storeu_pd(p.as_mut_ptr(), v) }
+        }
+    }
+    #[inline(always)]
+    fn select(self, m: __mmask8, a: __m512d, b: __m512d) -> __m512d {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe { _mm512_mask_blend_pd(m, b, a) }
+    }
+    #[inline(always)]
+    fn all(self, m: __mmask8) -> bool {
+        m == 0xff
+    }
+    #[inline(always)]
+    fn exponent(self, t: __m512d) -> __m512d {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe { _mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(t))) }
+    }
+    #[inline(always)]
+    fn splat16(self, x: f64) -> Self::V16 {
+        [Simd::<f64>::splat(self, x); 2]
+    }
+}

@@ -1,0 +1,1 @@
+//! Every operation of every back end against plain Rust.
