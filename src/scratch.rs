@@ -178,6 +178,7 @@ impl<'a> Scratch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec;
 
     #[test]
     fn need_is_tight_at_the_worst_address_and_enough_at_every_address() {

@@ -67,7 +67,7 @@ impl Shape {
         let divides = if self.kv_heads == 0 {
             self.query_heads == 0
         } else {
-            self.query_heads % self.kv_heads == 0
+            self.query_heads.is_multiple_of(self.kv_heads)
         };
         if !divides {
             return Err(Error::Shape);

@@ -1,9 +1,9 @@
 //! exp and tanh, and what softmax uses in their place: 2^r. One formula for every back end.
 //!
-//! Largest errors over all f32 inputs: exp 0.79 ULP (0.65 where the result is normal), tanh 2.0 ULP, 2^r relative
+//! Largest errors over all f32 inputs: exp 0.79 ULP (0.66 where the result is normal), tanh 2.0 ULP, 2^r relative
 //! 1.63e-7.
 
-use crate::math::poly::{EXP, LN2_HIGH, LN2_LOW, LN2_MIDDLE, LN2_TINY, LOG2_E, TANH, WEIGHT};
+use crate::math::poly::{EXP, LN2_HIGH, LN2_LOW, LN2_MIDDLE, LN2_TINY, LOG2_E, WEIGHT};
 use crate::real::Real;
 use crate::simd::Simd;
 
@@ -70,7 +70,7 @@ pub fn tanh<S: Simd<f32>>(s: S, x: S::V) -> S::V {
     let r = s.mul_add(n, s.splat(-LN2_HIGH), a);
     let r = s.mul_add(n, s.splat(-LN2_LOW), r);
     // m = e^r - 1, accurate relative to itself down to r = 0.
-    let m = s.mul_add(s.mul(r, r), horner(s, &TANH, r), r);
+    let m = s.mul_add(s.mul(r, r), horner(s, &EXP, r), r);
     // e = 2^n m + (2^n - 1). The denominator is formed from m too, to save it a rounding.
     let p = s.exponent(t);
     let e = s.mul_add(m, p, s.sub(p, one));

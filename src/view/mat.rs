@@ -195,6 +195,7 @@ impl<'a, T> MatMut<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn shapes_are_checked_once_and_hold() {
