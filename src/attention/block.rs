@@ -1,5 +1,6 @@
 //! One block of queries against all its keys: the loop that every tile runs in.
 
+use super::outputs::Sums;
 use super::rules::{At, Rules, Span};
 use super::Shape;
 use crate::error::Error;
@@ -22,13 +23,13 @@ pub(super) struct Block<'s> {
     /// What is added to the scores of a run; empty where no rule needs it.
     bias: &'s mut [f32],
     /// Weighted sums of values, `[column][lane]`.
-    pub out: &'s mut [f32],
+    out: &'s mut [f32],
     /// Softmax references.
-    pub max: &'s mut [f32],
+    max: &'s mut [f32],
     /// Sums of weights.
-    pub sum: &'s mut [f32],
+    sum: &'s mut [f32],
     /// Lowest live scores.
-    pub low: &'s mut [f32],
+    low: &'s mut [f32],
     factor: &'s mut [f32],
 }
 
@@ -125,6 +126,18 @@ impl<'s> Block<'s> {
 
     pub(super) const fn lanes(&self) -> usize {
         self.lanes
+    }
+
+    /// What a lane has come to.
+    pub(super) fn sums(&self, lane: usize) -> Sums<'_> {
+        let number = |x: &[f32]| x.get(lane).copied().unwrap_or(0.0);
+        Sums {
+            max: number(self.max),
+            sum: number(self.sum),
+            low: number(self.low),
+            values: self.out.get(lane..).unwrap_or(&[]),
+            stride: self.lanes,
+        }
     }
 
     /// Queries into lanes, scaled. Unused lanes are zero.

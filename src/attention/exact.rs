@@ -1,41 +1,15 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
-use super::block::{Block, Input, Place, Unwatched, Watch, MOST_LANES};
-use super::partial::{lse, Partial};
-use super::rules::{At, Rules};
+use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
+use super::outputs::{Outputs, Written};
+use super::rules::Rules;
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{MatMut, MatRef, TensorMut, TensorRef};
-
-/// Which scores to write, on their way from product to probability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// `scale * q.k`, for every key.
-    Raw,
-    /// After the soft-cap, for every key.
-    Capped,
-    /// After bias and masks; minus infinity where masked.
-    Biased,
-    /// The probabilities; zeros where masked, all zeros in a row without keys.
-    Softmax,
-}
-
-/// Where results go. `out` is `(batch, query_heads, queries, value_dim)`; the others are optional.
-#[derive(Debug, Default)]
-pub struct Outputs<'a> {
-    /// The attention output.
-    pub out: Option<TensorMut<'a, f32>>,
-    /// Log-sum-exp of the scores (natural log), one column.
-    pub lse: Option<TensorMut<'a, f32>>,
-    /// Mergeable rows of [`Partial::width`] columns.
-    pub partials: Option<TensorMut<'a, f32>>,
-    /// Scores of one stage, `keys` columns.
-    pub scores: Option<(Stage, TensorMut<'a, f32>)>,
-}
+use crate::view::{MatMut, MatRef, TensorRef};
 
 /// Exact attention. Rows are independent: the same bits however the queries are split among calls or threads.
 ///
@@ -204,134 +178,17 @@ impl<'a> Exact<'a> {
                         used: (pairs - start).min(block.lanes()),
                     };
                     block.load(&input, &place);
-                    outputs.block(&input, &place, &mut block, &mut report);
+                    let repeated = match &mut outputs.scores {
+                        None => block.run(&input, &place, &mut Unwatched),
+                        Some((stage, scores)) => block.run(&input, &place, &mut Written { stage: *stage, scores }),
+                    };
+                    report.repeated_blocks += usize::from(repeated);
+                    for lane in 0..place.used {
+                        outputs.finish(&input.rules, isa, place.at(lane), block.sums(lane), &mut report);
+                    }
                 }
             }
         }
         Ok(report)
-    }
-}
-
-impl Outputs<'_> {
-    fn check(&self, shape: &Shape) -> Result<(), Error> {
-        let fits = |t: &TensorMut<'_, f32>, cols: usize| {
-            (t.batch(), t.heads(), t.rows(), t.cols()) == (shape.batch, shape.query_heads, shape.queries, cols)
-        };
-        let all = self.out.as_ref().is_none_or(|t| fits(t, shape.value_dim))
-            && self.lse.as_ref().is_none_or(|t| fits(t, 1))
-            && self
-                .partials
-                .as_ref()
-                .is_none_or(|t| fits(t, Partial::width(shape.value_dim)))
-            && self.scores.as_ref().is_none_or(|(_, t)| fits(t, shape.keys));
-        if all {
-            Ok(())
-        } else {
-            Err(Error::Shape)
-        }
-    }
-
-    fn block(&mut self, input: &Input<'_>, place: &Place, block: &mut Block<'_>, report: &mut Report) {
-        let repeated = match &mut self.scores {
-            None => block.run(input, place, &mut Unwatched),
-            Some((stage, scores)) => block.run(input, place, &mut Written { stage: *stage, scores }),
-        };
-        report.repeated_blocks += usize::from(repeated);
-        for lane in 0..place.used {
-            self.finish(input, place.at(lane), lane, block, report);
-        }
-    }
-
-    /// Turns a lane into an output row.
-    fn finish(&mut self, input: &Input<'_>, at: At, lane: usize, block: &mut Block<'_>, report: &mut Report) {
-        let number = |x: &[f32]| x.get(lane).copied().unwrap_or(0.0);
-        let (mut max, mut sum, low) = (number(block.max), number(block.sum), number(block.low));
-        let seen = sum != 0.0;
-        // The sums of a row with a NaN score are NaN; an infinite score shows in the extremes.
-        let mut finite = sum.is_finite() && max < f32::INFINITY && low > f32::NEG_INFINITY;
-        let mut scale = 1.0;
-        if let Some(logit) = input.rules.sink_logit2(at.head) {
-            // The sink is the partial (logit, 1, 0), merged last.
-            let reference = kernels::ceil_of(logit);
-            let reference = if max > reference { max } else { reference };
-            scale = kernels::weight_of(max, reference);
-            sum = sum * scale + kernels::weight_of(logit, reference);
-            max = reference;
-        }
-        let inverse = if sum == 0.0 { 0.0 } else { scale / sum };
-        let lanes = block.lanes().max(1);
-        let column = || block.out.get(lane..).unwrap_or(&[]).iter().step_by(lanes);
-        finite &= column().all(|&x| (x * inverse).is_finite());
-        report.masked_rows += usize::from(!seen && finite);
-        report.non_finite_rows += usize::from(!finite);
-        // One NaN for all machines.
-        let result = |x: f32| if finite { x } else { f32::NAN };
-        let At { batch, head, query } = at;
-        if let Some(out) = &mut self.out {
-            let row = out.row(batch, head, query).iter_mut();
-            row.zip(column()).for_each(|(to, &x)| *to = result(x * inverse));
-        }
-        if let Some(to) = self.lse.as_mut().and_then(|t| t.row(batch, head, query).first_mut()) {
-            *to = result(lse(max, sum));
-        }
-        if let Some(t) = &mut self.partials {
-            let row = t.row(batch, head, query).iter_mut();
-            let head = [result(max), result(sum), f32::INFINITY, f32::INFINITY];
-            let head = if seen || sum != 0.0 { head } else { Partial::EMPTY_HEAD };
-            let values = column().map(|&x| result(x * inverse));
-            row.zip(head.into_iter().chain(values)).for_each(|(to, x)| *to = x);
-        }
-        if let Some((Stage::Softmax, t)) = &mut self.scores {
-            let row = t.row(batch, head, query);
-            if !finite {
-                row.fill(f32::NAN);
-            } else if sum == 0.0 {
-                row.fill(0.0);
-            } else {
-                kernels::probabilities(input.isa, row, max, 1.0 / sum);
-            }
-        }
-    }
-}
-
-/// Scores written to the caller's tensor as they pass.
-struct Written<'a, 'b> {
-    stage: Stage,
-    scores: &'a mut TensorMut<'b, f32>,
-}
-
-impl Written<'_, '_> {
-    fn write(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize, factor: f32) {
-        for lane in 0..place.used {
-            let At { batch, head, query } = place.at(lane);
-            let row = self.scores.row(batch, head, query).iter_mut().skip(first_key);
-            let column = tile.get(lane..).unwrap_or(&[]).iter().step_by(lanes.max(1));
-            row.zip(column).for_each(|(to, &x)| *to = x * factor);
-        }
-    }
-}
-
-impl Watch for Written<'_, '_> {
-    const EVERY_KEY: bool = true;
-
-    fn raw(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        if self.stage == Stage::Raw {
-            self.write(place, first_key, tile, lanes, core::f32::consts::LN_2);
-        }
-    }
-
-    fn capped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        if self.stage == Stage::Capped {
-            self.write(place, first_key, tile, lanes, core::f32::consts::LN_2);
-        }
-    }
-
-    fn shaped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        match self.stage {
-            Stage::Biased => self.write(place, first_key, tile, lanes, core::f32::consts::LN_2),
-            // Kept in base 2 until the row's sum is known.
-            Stage::Softmax => self.write(place, first_key, tile, lanes, 1.0),
-            Stage::Raw | Stage::Capped => {}
-        }
     }
 }

@@ -13,11 +13,13 @@
 
 mod block;
 mod exact;
+mod outputs;
 mod partial;
 mod rules;
 mod shape;
 
-pub use exact::{Exact, Outputs, Stage};
+pub use exact::Exact;
+pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
