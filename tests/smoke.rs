@@ -75,6 +75,50 @@ fn all_agree() {
                 seen.push((isa.fused(), out.iter().map(|x| x.to_bits()).collect()));
             }
         }
+        let mut dec: Vec<(bool, Vec<u32>)> = vec![];
+        for isa in Isa::all() {
+            for rows in [1usize, 3, 8, 37] {
+                let mut bits = vec![];
+                for i0 in (0..n).step_by(rows) {
+                    let r = rows.min(n - i0);
+                    let rules = if causal {
+                        Rules::new().with_causal().with_offset(Offset::Keys(5 + i0 as i64))
+                    } else {
+                        Rules::new()
+                    };
+                    let qq = qv.row_range(i0..i0 + r);
+                    let plan = Decode::for_views(qq, kv, vv)
+                        .unwrap()
+                        .with_rules(rules)
+                        .unwrap()
+                        .with_isa(isa);
+                    let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+                    let mut out = vec![0f32; r * e];
+                    let o = Outputs {
+                        out: Some(TensorMut::new(&mut out, [1, 1, r, e]).unwrap()),
+                        ..Default::default()
+                    };
+                    let _ = plan
+                        .run(qq.into(), kv.into(), vv.into(), o, &mut Scratch::new(&mut work))
+                        .unwrap();
+                    let err = out
+                        .iter()
+                        .zip(&want[i0 * e..])
+                        .map(|(a, b)| (*a as f64 - b).abs())
+                        .fold(0., f64::max);
+                    assert!(err < 1e-5, "{} {err}", isa.name());
+                    bits.extend(out.iter().map(|x| x.to_bits()));
+                }
+                dec.push((isa.fused(), bits));
+            }
+        }
+        for f in [false, true] {
+            let mut it = dec.iter().filter(|s| s.0 == f);
+            let first = it.next();
+            for o in it {
+                assert!(o.1 == first.unwrap().1);
+            }
+        }
         for f in [false, true] {
             let mut it = seen.iter().filter(|s| s.0 == f);
             let first = it.next();

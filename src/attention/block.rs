@@ -174,7 +174,7 @@ impl<'s> Block<'s> {
     }
 
     /// One pass over the keys from the references in `max`; whether it should be repeated.
-    fn keys(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> bool {
+    fn keys<W: Watch>(&mut self, input: &Input<'_>, place: &Place, watch: &mut W) -> bool {
         self.sum.fill(0.0);
         self.out.fill(0.0);
         self.low.fill(f32::INFINITY);
@@ -183,7 +183,7 @@ impl<'s> Block<'s> {
         for (lane, span) in spans.iter_mut().enumerate() {
             *span = input.rules.span(&input.shape, place.batch, place.at(lane).query);
         }
-        let reach = Reach::of(spans, input, watch);
+        let reach = Reach::of(spans, input, W::EVERY_KEY);
         let (k, v) = (
             input.k.matrix(place.batch, place.kv_head),
             input.v.matrix(place.batch, place.kv_head),
@@ -264,14 +264,14 @@ fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, s
 }
 
 /// The keys that the lanes of a block reach together, and those that all of them see.
-struct Reach {
+pub(super) struct Reach {
     sinks: (usize, usize),
     keys: (usize, usize),
     whole: (usize, usize),
 }
 
 impl Reach {
-    fn of<W: Watch>(spans: &[Span], input: &Input<'_>, _: &W) -> Reach {
+    pub(super) fn of(spans: &[Span], input: &Input<'_>, every_key: bool) -> Reach {
         let mut reach = Reach {
             sinks: (usize::MAX, 0),
             keys: (usize::MAX, 0),
@@ -286,23 +286,28 @@ impl Reach {
             }
             reach.whole = (reach.whole.0.max(span.keys.0), reach.whole.1.min(span.keys.1));
         }
-        if input.rules.dense() || W::EVERY_KEY {
+        if input.rules.dense() || every_key {
             reach.whole = (0, 0);
         }
-        if W::EVERY_KEY {
+        if every_key {
             reach.keys = (0, input.shape.keys);
         }
         reach
     }
 
+    /// One past the last key that anybody sees.
+    pub(super) fn last(&self) -> usize {
+        self.keys.1.max(self.sinks.1)
+    }
+
     /// The next run from key `j` on: start, end, and whether every lane sees all of it.
-    fn next(&self, j: usize, run: usize) -> Option<(usize, usize, bool)> {
+    pub(super) fn next(&self, j: usize, run: usize) -> Option<(usize, usize, bool)> {
         let j = if j < self.sinks.1 {
             j.max(self.sinks.0.min(self.keys.0))
         } else {
             j.max(self.keys.0)
         };
-        let last = self.keys.1.max(self.sinks.1);
+        let last = self.last();
         if j >= last {
             return None;
         }

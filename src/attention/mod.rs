@@ -12,12 +12,14 @@
 //! operator (opsets 23 to 25).
 
 mod block;
+mod decode;
 mod exact;
 mod outputs;
 mod partial;
 mod rules;
 mod shape;
 
+pub use decode::Decode;
 pub use exact::Exact;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;

@@ -122,6 +122,30 @@ impl Outputs<'_> {
             }
         }
     }
+
+    /// Writes one row's scores of keys `start..end`, in base 2, if this is the stage that was asked for.
+    pub(super) fn write_row(&mut self, stage: Stage, at: At, (start, end): (usize, usize), tile: &[f32]) {
+        let Some((wanted, t)) = &mut self.scores else { return };
+        if *wanted == stage {
+            let row = t
+                .row(at.batch, at.head, at.query)
+                .iter_mut()
+                .skip(start)
+                .take(end - start);
+            let factor = stage.unit();
+            row.zip(tile).for_each(|(to, &x)| *to = x * factor);
+        }
+    }
+}
+
+impl Stage {
+    /// From base 2 to what the caller sees; probabilities stay in base 2 until the row's sum is known.
+    const fn unit(self) -> f32 {
+        match self {
+            Stage::Softmax => 1.0,
+            _ => core::f32::consts::LN_2,
+        }
+    }
 }
 
 /// Scores written to the caller's tensor as they pass.
@@ -131,7 +155,8 @@ pub(super) struct Written<'a, 'b> {
 }
 
 impl Written<'_, '_> {
-    fn write(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize, factor: f32) {
+    fn write(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
+        let factor = self.stage.unit();
         for lane in 0..place.used {
             let At { batch, head, query } = place.at(lane);
             let row = self.scores.row(batch, head, query).iter_mut().skip(first_key);
@@ -146,22 +171,19 @@ impl Watch for Written<'_, '_> {
 
     fn raw(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
         if self.stage == Stage::Raw {
-            self.write(place, first_key, tile, lanes, core::f32::consts::LN_2);
+            self.write(place, first_key, tile, lanes);
         }
     }
 
     fn capped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
         if self.stage == Stage::Capped {
-            self.write(place, first_key, tile, lanes, core::f32::consts::LN_2);
+            self.write(place, first_key, tile, lanes);
         }
     }
 
     fn shaped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        match self.stage {
-            Stage::Biased => self.write(place, first_key, tile, lanes, core::f32::consts::LN_2),
-            // Kept in base 2 until the row's sum is known.
-            Stage::Softmax => self.write(place, first_key, tile, lanes, 1.0),
-            Stage::Raw | Stage::Capped => {}
+        if matches!(self.stage, Stage::Biased | Stage::Softmax) {
+            self.write(place, first_key, tile, lanes);
         }
     }
 }

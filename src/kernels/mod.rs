@@ -2,11 +2,13 @@
 
 mod elementary;
 mod reduce;
+mod row;
 mod softmax;
 mod tile;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::MatRef;
+pub(crate) use row::Rows;
 pub(crate) use softmax::{Lanes, NOTHING};
 
 /// Keys that are scored before their values are read: a tile that fits the first-level cache.
@@ -23,7 +25,7 @@ pub(crate) const fn most_block_lanes() -> usize {
         S::LANES * tile::query_vectors(S::REGISTERS)
     }
     #[cfg(any(test, feature = "emulation"))]
-    return 32;
+    return 32; // two vectors of sixteen
     #[cfg(all(isa_x86, not(any(test, feature = "emulation"))))]
     return of::<crate::simd::Avx512>();
     #[cfg(isa_neon)]
@@ -44,6 +46,11 @@ pub(crate) fn weight_of(x: f32, max: f32) -> f32 {
 pub(crate) fn ceil_of(x: f32) -> f32 {
     let [c] = softmax::ceil(Emu::<1>, [x]);
     c
+}
+
+/// Sum of sixteen lanes, halves added to halves.
+pub(crate) fn sum_of(lanes: &[f32; 16]) -> f32 {
+    Simd::<f32>::sum16(Emu::<16>, [*lanes])
 }
 
 dispatch! {
@@ -71,4 +78,12 @@ dispatch! {
     pub(crate) fn masked_values(tile: &[f32], v: MatRef<'_, f32>, factor: &[f32], out: &mut [f32]) = tile::values::<_, true>;
     /// A row of scores in base 2 into probabilities.
     pub(crate) fn probabilities(row: &mut [f32], max: f32, inverse: f32) = softmax::probabilities;
+    /// `out.row(i)[j] = q.row(i) . k.row(j)`, rows of `out` `stride` apart.
+    pub(crate) fn row_scores(q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) = row::row_scores;
+    /// As [`weigh`], for one query whose keys are the lanes.
+    pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
+    /// `out.row(i) = out.row(i) * factor[i] + sum over keys of w.row(i)[key] * v.row(key)`.
+    pub(crate) fn row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, false>;
+    /// As [`row_values`], for runs with masked keys.
+    pub(crate) fn masked_row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, true>;
 }

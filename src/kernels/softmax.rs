@@ -152,16 +152,44 @@ fn live_or_infinity<S: Simd<f32>, const NQ: usize>(s: S, x: [S::V; NQ], masked: 
 #[inline(always)]
 pub fn weigh<S: Simd<f32>>(s: S, tile: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool {
     match query_vectors(S::REGISTERS) {
-        4 => weigh_of::<S, 4>(s, tile, lanes, masked),
-        3 => weigh_of::<S, 3>(s, tile, lanes, masked),
-        2 => weigh_of::<S, 2>(s, tile, lanes, masked),
-        _ => weigh_of::<S, 1>(s, tile, lanes, masked),
+        2 => weigh_of::<S, 2, false>(s, tile, lanes, masked),
+        _ => weigh_of::<S, 1, false>(s, tile, lanes, masked),
     }
 }
 
+/// As [`weigh`], for one query whose keys are the lanes, sixteen at a time: the reference is common to all lanes, the
+/// sum of lane `l` is that of keys `l`, `l + 16`, ...
 #[inline(always)]
-fn weigh_of<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool {
-    let (high, run_low) = extremes::<S, NQ>(s, tile, masked);
+pub fn weigh_row<S: Simd<f32>>(s: S, row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool {
+    match S::LANES {
+        16 => weigh_of::<S, 1, true>(s, row, lanes, masked),
+        8 => weigh_of::<S, 2, true>(s, row, lanes, masked),
+        4 => weigh_of::<S, 4, true>(s, row, lanes, masked),
+        _ => weigh_of::<S, 16, true>(s, row, lanes, masked),
+    }
+}
+
+/// All lanes of all vectors become the one that `best` prefers.
+#[inline(always)]
+fn common<S: Simd<f32>, const NQ: usize>(s: S, v: [S::V; NQ], best: impl Fn(f32, f32) -> f32) -> [S::V; NQ] {
+    let mut x = [0.0; 16];
+    put(s, &v, &mut x);
+    let [first, rest @ ..] = x;
+    [s.splat(rest.into_iter().fold(first, best)); NQ]
+}
+
+#[inline(always)]
+fn weigh_of<S: Simd<f32>, const NQ: usize, const ACROSS: bool>(
+    s: S,
+    tile: &mut [f32],
+    lanes: Lanes<'_>,
+    masked: bool,
+) -> bool {
+    let (mut high, mut run_low) = extremes::<S, NQ>(s, tile, masked);
+    if ACROSS {
+        high = common::<S, NQ>(s, high, |a, b| if a > b { a } else { b });
+        run_low = common::<S, NQ>(s, run_low, |a, b| if a < b { a } else { b });
+    }
     let (mut max, mut sum) = (get::<S, NQ>(s, lanes.max), get::<S, NQ>(s, lanes.sum));
     let (mut low, mut factor) = (get::<S, NQ>(s, lanes.low), [s.splat(0.0); NQ]);
     let (mut safe, mut near) = (true, !masked);
