@@ -1,7 +1,8 @@
 //! Exact attention for few queries against many keys, as in generating one token after the other.
 
-use super::block::{Input, Place, Reach};
+use super::block::{Input, Place};
 use super::outputs::{Outputs, Stage, Sums};
+use super::reach::Reach;
 use super::rules::{At, Rules, Span};
 use super::Shape;
 use crate::error::Error;
@@ -225,12 +226,12 @@ impl Work<'_> {
             *span = input.rules.span(&input.shape, place.batch, place.at(row).query);
         }
         let spans = spans.get(..place.used).unwrap_or(&[]);
-        let reach = Reach::of(spans, input, outputs.scores.is_some());
+        let reach = Reach::of(input, place, outputs.scores.is_some());
         let mut repeat = false;
         let mut j = 0;
         // Runs begin at multiples of 16, so that a key's lane is its index, whatever the other rows see.
-        while let Some((start, ..)) = reach.next(j, RUN) {
-            let start = (start & !15).max(j);
+        while let Some(run) = reach.next(j, RUN) {
+            let start = (run.start & !15).max(j);
             let end = start.saturating_add(RUN).min(reach.last());
             repeat |= self.step(input, place, spans, (start, end), outputs);
             j = end;

@@ -1,6 +1,6 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
-use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
+use super::block::{block_rows, Block, Input, Place, Unwatched, MOST_LANES};
 use super::outputs::{Outputs, Written};
 use super::rules::Rules;
 use super::Shape;
@@ -167,24 +167,25 @@ impl<'a> Exact<'a> {
         let mut report = Report::new(isa);
         let group = shape.group();
         let pairs = shape.queries.saturating_mul(group);
+        let rows = block_rows(&shape, kernels::block_lanes(isa));
         for batch in 0..shape.batch {
             for kv_head in 0..shape.kv_heads {
-                for start in (0..pairs).step_by(block.lanes().max(1)) {
+                for start in (0..pairs).step_by(rows.max(1)) {
+                    let used = (pairs - start).min(rows);
                     let place = Place {
                         batch,
                         kv_head,
                         group,
                         start,
-                        used: (pairs - start).min(block.lanes()),
+                        used,
                     };
                     block.load(&input, &place);
-                    let repeated = match &mut outputs.scores {
+                    report.repeated_blocks += match &mut outputs.scores {
                         None => block.run(&input, &place, &mut Unwatched),
                         Some((stage, scores)) => block.run(&input, &place, &mut Written { stage: *stage, scores }),
                     };
-                    report.repeated_blocks += usize::from(repeated);
-                    for lane in 0..place.used {
-                        outputs.finish(&input.rules, isa, place.at(lane), block.sums(lane), &mut report);
+                    for row in 0..used {
+                        outputs.finish(&input.rules, isa, place.at(row), block.sums(row), &mut report);
                     }
                 }
             }

@@ -16,6 +16,7 @@ mod decode;
 mod exact;
 mod outputs;
 mod partial;
+mod reach;
 mod rules;
 mod shape;
 
