@@ -90,16 +90,21 @@ impl Outputs<'_> {
         }
         let inverse = if sum == 0.0 { 0.0 } else { scale / sum };
         let column = || sums.values.iter().step_by(sums.stride.max(1));
-        finite &= column().all(|&x| (x * inverse).is_finite());
-        report.masked_rows += usize::from(!seen && finite);
-        report.non_finite_rows += usize::from(!finite);
-        // One NaN for all machines.
-        let result = |x: f32| if finite { x } else { f32::NAN };
         let At { batch, head, query } = at;
         if let Some(out) = &mut self.out {
-            let row = out.row(batch, head, query).iter_mut();
-            row.zip(column()).for_each(|(to, &x)| *to = result(x * inverse));
+            let row = out.row(batch, head, query);
+            row.iter_mut().zip(column()).for_each(|(to, &x)| *to = x * inverse);
+            finite &= row.iter().all(|x| x.is_finite());
+            if !finite {
+                // One NaN for all machines.
+                row.fill(f32::NAN);
+            }
+        } else {
+            finite &= column().all(|&x| (x * inverse).is_finite());
         }
+        report.masked_rows += usize::from(!seen && finite);
+        report.non_finite_rows += usize::from(!finite);
+        let result = |x: f32| if finite { x } else { f32::NAN };
         if let Some(to) = self.lse.as_mut().and_then(|t| t.row(batch, head, query).first_mut()) {
             *to = result(lse(max, sum));
         }
