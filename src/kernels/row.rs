@@ -8,8 +8,10 @@
 use crate::simd::Simd;
 use crate::view::MatRef;
 
-/// Scores of `q.rows()` queries and a run of keys: `out.row(i)[j] = q.row(i) . k.row(j)`, rows of `out` at least as long
-/// as the run. Columns beyond those of `q` read as zero.
+/// Scores of `q.rows()` queries and a run of keys: `out.row(i)[j] = q.row(i) . k.row(j)`.
+///
+/// Rows of `out` are `stride` apart, a multiple of 16 not below the run; up to the next multiple of 16 they may be
+/// written beyond it.
 #[inline(always)]
 pub fn row_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) {
     let mut start = 0;
@@ -48,9 +50,14 @@ fn scores_of<S: Simd<f32>, const NQ: usize, const MK: usize>(
     out: &mut [f32],
     stride: usize,
 ) {
+    let mut queries: [&[f32]; NQ] = [&[]; NQ];
+    for n in 0..NQ {
+        let Some(row) = q.get(n) else { return };
+        queries[n] = row;
+    }
     let mut key = 0;
     while key < k.rows() {
-        // The last tile reads the last keys again instead of having a second form.
+        // The last tile reads the last key again instead of having a second form.
         let last = k.rows() - 1;
         let mut keys: [&[f32]; MK] = [&[]; MK];
         for m in 0..MK {
@@ -59,22 +66,15 @@ fn scores_of<S: Simd<f32>, const NQ: usize, const MK: usize>(
             };
             keys[m] = row;
         }
-        let mut queries: [&[f32]; NQ] = [&[]; NQ];
-        for n in 0..NQ {
-            let Some(row) = q.get(n) else { return };
-            queries[n] = row;
-        }
-        let sums = products::<S, NQ, MK>(s, queries, keys);
-        let mut flat = [0.0; 16];
-        s.store16(sums, &mut flat);
-        for (n, sums) in flat.chunks_exact(MK).take(NQ).enumerate() {
-            let row = out
-                .get_mut(n * stride..)
-                .unwrap_or(&mut [])
-                .iter_mut()
-                .skip(key)
-                .take(k.rows() - key);
-            row.zip(sums).for_each(|(to, &x)| *to = x);
+        let mut sums = [0.0; 16];
+        s.store16(products::<S, NQ, MK>(s, queries, keys), &mut sums);
+        for (n, sums) in sums.chunks_exact(MK).take(NQ).enumerate() {
+            let at = n.wrapping_mul(stride).wrapping_add(key);
+            let to = out.get_mut(at..).and_then(|out| out.first_chunk_mut::<MK>());
+            let (Some(to), Some(sums)) = (to, sums.first_chunk::<MK>()) else {
+                return;
+            };
+            *to = *sums;
         }
         key += MK;
     }
@@ -168,10 +168,19 @@ fn columns<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usize>(
     start: usize,
     v: MatRef<'_, f32>,
 ) {
+    // A wide tile hides the latency of a chain; what it leaves over is taken in halves.
     let mut col = 0;
     while col + NC * S::LANES <= v.cols() {
         column_tile::<S, MASKED, NQ, NC>(s, rows, start, v.col_range(col..col + NC * S::LANES), col);
         col += NC * S::LANES;
+    }
+    while col + 4 * S::LANES <= v.cols() {
+        column_tile::<S, MASKED, NQ, 4>(s, rows, start, v.col_range(col..col + 4 * S::LANES), col);
+        col += 4 * S::LANES;
+    }
+    while col + 2 * S::LANES <= v.cols() {
+        column_tile::<S, MASKED, NQ, 2>(s, rows, start, v.col_range(col..col + 2 * S::LANES), col);
+        col += 2 * S::LANES;
     }
     while col < v.cols() {
         let end = if col + S::LANES < v.cols() {
