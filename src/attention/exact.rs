@@ -1,6 +1,7 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
 use super::block::{Block, Input, Place, Unwatched, Watch, MOST_LANES};
+use super::certificate::{rounding, Rounding};
 use super::partial::{lse, Partial};
 use super::rules::{At, Rules};
 use super::Shape;
@@ -61,6 +62,7 @@ pub struct Exact<'a> {
     rules: Rules<'a>,
     isa: Option<Isa>,
     run: usize,
+    bound: bool,
 }
 
 impl<'a> Exact<'a> {
@@ -72,6 +74,7 @@ impl<'a> Exact<'a> {
                 rules: Rules::new(),
                 isa: None,
                 run: kernels::KEY_RUN,
+                bound: false,
             }),
             Err(e) => Err(e),
         }
@@ -105,6 +108,13 @@ impl<'a> Exact<'a> {
     #[must_use]
     pub const fn with_key_run(mut self, keys: usize) -> Self {
         self.run = if keys == 0 { 1 } else { keys };
+        self
+    }
+
+    /// Puts [`rounding_bound`](Exact::rounding_bound) into the report and the partials of every run, at its cost.
+    #[must_use]
+    pub const fn with_bound(mut self) -> Self {
+        self.bound = true;
         self
     }
 
@@ -167,12 +177,9 @@ impl<'a> Exact<'a> {
         mut outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let shape = self.shape;
-        if Shape::of(&q, &k, &v)? != shape {
-            return Err(Error::Shape);
-        }
+        let input = self.input(q, k, v)?;
+        let Input { shape, isa, .. } = input;
         outputs.check(&shape)?;
-        let isa = self.isa.unwrap_or_else(Isa::best);
         let biased = self.rules.limits() || outputs.scores.is_some();
         let mut scratch = scratch.scope();
         let mut block = Block::take(
@@ -182,15 +189,13 @@ impl<'a> Exact<'a> {
             self.run_length(),
             biased,
         )?;
-        let input = Input {
-            shape,
-            rules: self.rules,
-            isa,
-            q,
-            k,
-            v,
+        let promise = if self.bound {
+            rounding(&input)
+        } else {
+            Rounding::UNKNOWN
         };
         let mut report = Report::new(isa);
+        report.bound = promise.out;
         let group = shape.group();
         let pairs = shape.queries.saturating_mul(group);
         for batch in 0..shape.batch {
@@ -204,11 +209,44 @@ impl<'a> Exact<'a> {
                         used: (pairs - start).min(block.lanes()),
                     };
                     block.load(&input, &place);
-                    outputs.block(&input, &place, &mut block, &mut report);
+                    outputs.block(&input, &place, &mut block, &mut report, &promise);
                 }
             }
         }
         Ok(report)
+    }
+
+    /// How far rounding can put any entry of the output, and any log-sum-exp, off from real arithmetic. True for every
+    /// input and for the arithmetic class of the back end; nothing is assumed about how roundings fall, so typical
+    /// errors are hundreds of times smaller.
+    ///
+    /// Cost: one pass over queries, keys and values, and over all pairs where a bias or slopes are added. No scratch.
+    /// Numbers that are not finite give [`Bound::UNKNOWN`](crate::Bound::UNKNOWN).
+    pub fn rounding_bound<'v>(
+        &self,
+        q: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<TensorRef<'v, f32>>,
+        v: impl Into<TensorRef<'v, f32>>,
+    ) -> Result<Rounding, Error> {
+        Ok(rounding(&self.input(q.into(), k.into(), v.into())?))
+    }
+
+    /// The views, if they are what was planned for.
+    fn input<'v>(&self, q: TensorRef<'v, f32>, k: TensorRef<'v, f32>, v: TensorRef<'v, f32>) -> Result<Input<'v>, Error>
+    where
+        'a: 'v,
+    {
+        if Shape::of(&q, &k, &v)? != self.shape {
+            return Err(Error::Shape);
+        }
+        Ok(Input {
+            shape: self.shape,
+            rules: self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        })
     }
 }
 
@@ -231,19 +269,34 @@ impl Outputs<'_> {
         }
     }
 
-    fn block(&mut self, input: &Input<'_>, place: &Place, block: &mut Block<'_>, report: &mut Report) {
+    fn block(
+        &mut self,
+        input: &Input<'_>,
+        place: &Place,
+        block: &mut Block<'_>,
+        report: &mut Report,
+        promise: &Rounding,
+    ) {
         let repeated = match &mut self.scores {
             None => block.run(input, place, &mut Unwatched),
             Some((stage, scores)) => block.run(input, place, &mut Written { stage: *stage, scores }),
         };
         report.repeated_blocks += usize::from(repeated);
         for lane in 0..place.used {
-            self.finish(input, place.at(lane), lane, block, report);
+            self.finish(input, place.at(lane), lane, block, report, promise);
         }
     }
 
     /// Turns a lane into an output row.
-    fn finish(&mut self, input: &Input<'_>, at: At, lane: usize, block: &mut Block<'_>, report: &mut Report) {
+    fn finish(
+        &mut self,
+        input: &Input<'_>,
+        at: At,
+        lane: usize,
+        block: &mut Block<'_>,
+        report: &mut Report,
+        promise: &Rounding,
+    ) {
         let number = |x: &[f32]| x.get(lane).copied().unwrap_or(0.0);
         let (mut max, mut sum, low) = (number(block.max), number(block.sum), number(block.low));
         let seen = sum != 0.0;
@@ -276,7 +329,7 @@ impl Outputs<'_> {
         }
         if let Some(t) = &mut self.partials {
             let row = t.row(batch, head, query).iter_mut();
-            let head = [result(max), result(sum), f32::INFINITY, f32::INFINITY];
+            let head = [result(max), result(sum), promise.mass, promise.out.value];
             let head = if seen || sum != 0.0 { head } else { Partial::EMPTY_HEAD };
             let values = column().map(|&x| result(x * inverse));
             row.zip(head.into_iter().chain(values)).for_each(|(to, x)| *to = x);
