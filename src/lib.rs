@@ -8,8 +8,6 @@ extern crate std;
 pub mod attention;
 mod bound;
 mod error;
-#[cfg(feature = "capi")]
-pub mod ffi;
 pub mod kernels;
 mod math;
 mod real;
@@ -25,21 +23,3 @@ pub use report::Report;
 pub use scratch::{Need, Scratch};
 pub use simd::Isa;
 pub use view::{MatMut, MatRef, TensorMut, TensorRef};
-
-#[cfg(all(
-    any(feature = "panic-handler", feature = "no-panic-proof"),
-    not(feature = "std"),
-    not(test)
-))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    #[cfg(feature = "no-panic-proof")]
-    {
-        unsafe extern "C" {
-            safe fn subquad_panic_is_reachable() -> !;
-        }
-        subquad_panic_is_reachable()
-    }
-    #[cfg(not(feature = "no-panic-proof"))]
-    loop {}
-}

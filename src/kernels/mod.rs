@@ -1,7 +1,6 @@
 //! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
 
 mod elementary;
-mod normalize;
 mod reduce;
 mod row;
 mod softmax;
@@ -65,8 +64,6 @@ dispatch! {
     pub fn exp(x: &[f32], y: &mut [f32]) = elementary::exp_row;
     /// `y[i] = tanh(x[i])` over the shorter length: at most 2 ULP, specials exact.
     pub fn tanh(x: &[f32], y: &mut [f32]) = elementary::tanh_row;
-    /// Softmax of a row: minus infinity gives 0, nothing else gives zeros, NaN or infinity the canonical NaN everywhere.
-    pub fn softmax(x: &[f32], y: &mut [f32]) = normalize::softmax;
     /// `tile[key][lane] = sum over c of q_t[c][lane] * k[key][c]`, in the order of c.
     pub(crate) fn scores(q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) = tile::scores;
     /// Soft-cap of every score.
