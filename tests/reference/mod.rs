@@ -3,7 +3,7 @@
 //!
 //! Plain loops over plain vectors, one row at a time: to be read, not to be fast.
 // Every test binary uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod call;
 mod case;

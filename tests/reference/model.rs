@@ -146,6 +146,10 @@ impl Case {
         let distance = (i128::from(position) - (j - k0) as i128).abs() as f64;
         let slope = self.slopes.as_ref().map_or(0.0, |x| f64::from(x[h]) * distance);
         let value = capped.value + bias - slope;
+        if value == f64::NEG_INFINITY {
+            // Minus infinity means masked, and this key is not.
+            return [raw, capped, EXACTLY(f64::NAN)];
+        }
         // The lowest finite numbers cannot be written in base 2; what comes closest does as well.
         let lowest = if bias < -2e38 { 0.31 * bias.abs() } else { 0.0 };
         let terms = 4.0 * bias.abs() + 5.0 * slope.abs() + 4.0 * value.abs();
@@ -209,6 +213,10 @@ impl Case {
 /// Softmax over scores with errors.
 struct Softmax {
     count: usize,
+    /// The largest score, and the sum of the exponentials relative to it: their quotients are accurate even where
+    /// scores are so large that the logarithm of the sum is lost in them.
+    top: f64,
+    sum: f64,
     lse: Near,
     /// Sum of p_j |e_j|.
     eta: f64,
@@ -224,9 +232,9 @@ impl Softmax {
             top + sum.ln()
         };
         let count = scores.len();
-        let moved = |x: &Near| (x.value + x.error + WEIGHT - lse).exp() - (x.value - lse).exp();
+        let moved = |x: &Near| ((x.value - top + x.error + WEIGHT).exp() - (x.value - top).exp()) / sum;
         let eta: f64 = scores.iter().map(moved).sum();
-        // The logarithm, and the reference in base 2 on its way back: five roundings of terms that no larger than
+        // The logarithm, and the reference in base 2 on its way back: five roundings of terms no larger than
         // |lse| + 1 + 2 ln(count).
         let rounding = gamma(count + 1) + 5.0 * UNIT * (lse.abs() + 1.0 + 2.0 * (count.max(1) as f64).ln());
         let error = if eta < 1.0 {
@@ -236,6 +244,8 @@ impl Softmax {
         };
         Softmax {
             count,
+            top,
+            sum,
             lse: Near { value: lse, error },
             eta,
         }
@@ -252,8 +262,8 @@ impl Softmax {
 
     /// `weight / sum`: the error of the one, of the other, and two roundings.
     fn probability(&self, score: Near) -> Near {
-        let value = (score.value - self.lse.value).exp();
-        let high = (score.value + score.error + WEIGHT - self.lse.value).exp();
+        let value = (score.value - self.top).exp() / self.sum;
+        let high = (score.value - self.top + score.error + WEIGHT).exp() / self.sum;
         let high = high * (1.0 + self.spread()) * (1.0 + gamma(self.count + 3));
         Near {
             value,
