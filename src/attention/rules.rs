@@ -289,12 +289,11 @@ impl<'a> Rules<'a> {
         if self.causal {
             end = end.min(base.saturating_add(position).saturating_add(1));
         }
-        if let Some(right) = self.right {
-            let right = i64::try_from(right).unwrap_or(i64::MAX);
+        // A side that no 64-bit position can end limits nothing.
+        if let Some(right) = self.right.and_then(|n| i64::try_from(n).ok()) {
             end = end.min(base.saturating_add(position).saturating_add(right).saturating_add(1));
         }
-        if let Some(left) = self.left {
-            let left = i64::try_from(left).unwrap_or(i64::MAX);
+        if let Some(left) = self.left.and_then(|n| i64::try_from(n).ok()) {
             start = start.max(base.saturating_add(position).saturating_sub(left));
         }
         for cols in [self.mask.map(|m| m.cols()), self.bias.map(|b| b.cols())] {
