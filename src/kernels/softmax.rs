@@ -92,18 +92,21 @@ pub fn add_bias<S: Simd<f32>>(s: S, tile: &mut [f32], bias: &[f32]) {
 #[inline(always)]
 pub fn probabilities<S: Simd<f32>>(s: S, row: &mut [f32], max: f32, inverse: f32) {
     let (max, inverse) = (s.splat(max), s.splat(inverse));
-    let one = |x: S::V| {
-        let p = s.mul(weight(s, x, max), inverse);
-        s.select(s.equal(x, s.splat(f32::NEG_INFINITY)), s.splat(0.0), p)
-    };
     let mut whole = row.chunks_exact_mut(S::LANES);
     for part in whole.by_ref() {
-        s.store(one(s.load(part)), part);
+        s.store(probability(s, s.load(part), max, inverse), part);
     }
     let rest = whole.into_remainder();
     if !rest.is_empty() {
-        s.store_part(one(s.load_part(rest, 0.0)), rest);
+        s.store_part(probability(s, s.load_part(rest, 0.0), max, inverse), rest);
     }
+}
+
+/// One vector of [`probabilities`].
+#[inline(always)]
+fn probability<S: Simd<f32>>(s: S, x: S::V, max: S::V, inverse: S::V) -> S::V {
+    let p = s.mul(weight(s, x, max), inverse);
+    s.select(s.equal(x, s.splat(f32::NEG_INFINITY)), s.splat(0.0), p)
 }
 
 /// Highest and lowest score of a run per lane; what is masked counts for neither.
