@@ -13,7 +13,7 @@ fn row(max: f32, sum: f32, e_lse: f32, e_out: f32, out: f32) -> [f32; 5] {
 }
 
 /// (error of the output, error of the log-sum-exp, the merged row), against what the two rows are in truth.
-fn merged(mut a: [f32; 5], mut b: [f32; 5], truth: [[f64; 3]; 2], range: f32) -> (f64, f64, [f32; 5]) {
+fn merged(mut a: [f32; 5], b: [f32; 5], truth: [[f64; 3]; 2], range: f32) -> (f64, f64, [f32; 5]) {
     Partial::from_row(&mut a).unwrap().merge(&b, range).unwrap();
     let [[m1, s1, o1], [m2, s2, o2]] = truth;
     let max = m1.max(m2);

@@ -43,7 +43,7 @@ fn parts_merge_into_the_whole_and_keep_their_promise() {
                             .fold(0.0, |a: f32, x| a.max(1.001 * x.error as f32));
                     }
                     let mut into = Partial::from_row(into).unwrap();
-                    into.merge(&Partial::from_row(row).unwrap(), range).unwrap();
+                    into.merge(row, range).unwrap();
                 }
             }
             for (i, row) in merged.chunks_mut(width).enumerate() {
@@ -80,11 +80,9 @@ fn the_identity_is_exact_on_both_sides() {
         for (some, none) in some.chunks(width).zip(none.chunks(width)) {
             assert_eq!(bits(&none[..4]), bits(&Partial::EMPTY_HEAD));
             for (a, b) in [(some, none), (none, some), (none, none)] {
-                let (mut into, mut other) = (a.to_vec(), b.to_vec());
+                let (mut into, other) = (a.to_vec(), b.to_vec());
                 let mut partial = Partial::from_row(&mut into).unwrap();
-                partial
-                    .merge(&Partial::from_row(&mut other).unwrap(), f32::INFINITY)
-                    .unwrap();
+                partial.merge(&other, f32::INFINITY).unwrap();
                 let want = if a == none && b == none { none } else { some };
                 assert_eq!(bits(&into), bits(want));
             }
@@ -94,11 +92,8 @@ fn the_identity_is_exact_on_both_sides() {
 
 #[test]
 fn widths_must_agree() {
-    let (mut a, mut b) = ([0.0f32; 6], [0.0f32; 7]);
+    let (mut a, b) = ([0.0f32; 6], [0.0f32; 7]);
     let mut partial = Partial::from_row(&mut a).unwrap();
-    assert_eq!(
-        partial.merge(&Partial::from_row(&mut b).unwrap(), 1.0),
-        Err(subquad::Error::Mismatch)
-    );
+    assert_eq!(partial.merge(&b, 1.0), Err(subquad::Error::Mismatch));
     assert_eq!(Partial::from_row(&mut [0.0; 3]).err(), Some(subquad::Error::Short));
 }
