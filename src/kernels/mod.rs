@@ -4,6 +4,8 @@ mod elementary;
 mod reduce;
 mod row;
 mod softmax;
+#[cfg(test)]
+mod sweep;
 mod tile;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
