@@ -66,20 +66,34 @@ impl<'a> Partial<'a> {
     }
 
     /// Takes in another partial over other keys. `range` bounds, per column, how far any two values of the union of the
-    /// keys are apart (lemma L6); infinity if unknown. [`Error::Mismatch`] if the widths differ.
+    /// keys are apart (lemma L6); infinity if unknown. [`Error::Mismatch`] if the widths differ, [`Error::Parameter`] if
+    /// `range` is negative or NaN.
     ///
     /// Errors: `e_out <= range * tanh(max e_lse / 2) + weighted mean of e_out + rounding`.
     pub fn merge(&mut self, other: &Partial<'_>, range: f32) -> Result<(), Error> {
-        if self.out.len() != other.out.len() {
+        self.merge_parts(other.head, other.out, range)
+    }
+
+    /// As [`merge`](Partial::merge), from a row that is only read.
+    pub fn merge_row(&mut self, other: &[f32], range: f32) -> Result<(), Error> {
+        let (head, out) = other.split_first_chunk::<4>().ok_or(Error::Short)?;
+        self.merge_parts(head, out, range)
+    }
+
+    fn merge_parts(&mut self, other: &[f32; 4], out: &[f32], range: f32) -> Result<(), Error> {
+        if self.out.len() != out.len() {
             return Err(Error::Mismatch);
         }
-        let ([m1, s1, l1, e1], [m2, s2, l2, e2]) = (*self.head, *other.head);
+        if range.is_nan() || range < 0.0 {
+            return Err(Error::Parameter);
+        }
+        let ([m1, s1, l1, e1], [m2, s2, l2, e2]) = (*self.head, *other);
         if s2 == 0.0 {
             return Ok(());
         }
         if s1 == 0.0 {
-            *self.head = *other.head;
-            self.out.copy_from_slice(other.out);
+            *self.head = *other;
+            self.out.copy_from_slice(out);
             return Ok(());
         }
         let max = if m1 > m2 { m1 } else { m2 };
@@ -87,7 +101,7 @@ impl<'a> Partial<'a> {
         let sum = w1 + w2;
         let (f1, f2) = (w1 / sum, w2 / sum);
         let mut largest = 0.0f32;
-        for (a, &b) in self.out.iter_mut().zip(other.out.iter()) {
+        for (a, &b) in self.out.iter_mut().zip(out) {
             largest = largest.max(a.abs()).max(b.abs());
             *a = *a * f1 + b * f2;
         }
