@@ -1,0 +1,457 @@
+//! Attention.
+
+use super::{apart, give, info, optional, optional_slice, scratch, status, Extent};
+use super::{subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
+use crate::attention::{Exact, Offset, Outputs, Partial, Rules, Segments, Shape, Stage};
+use crate::error::Error;
+use crate::report::Report;
+use crate::scratch::{Need, Scratch};
+use crate::simd::Isa;
+use crate::view::TensorRef;
+use core::ffi::c_void;
+
+/// Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
+pub const SUBQUAD_PARTIAL_HEAD: usize = 4;
+
+/// scale * q.k, for every key.
+pub const SUBQUAD_STAGE_RAW: i32 = 0;
+/// After the soft-cap, for every key.
+pub const SUBQUAD_STAGE_CAPPED: i32 = 1;
+/// After bias and masks; minus infinity where hidden.
+pub const SUBQUAD_STAGE_BIASED: i32 = 2;
+/// The probabilities; zeros where hidden.
+pub const SUBQUAD_STAGE_SOFTMAX: i32 = 3;
+
+/// Exact attention: out = softmax(scores) v, for all problems and heads.
+///
+/// q is batch x query_heads x queries x dim, k is batch x kv_heads x keys x dim, v is batch x kv_heads x keys x value_dim.
+/// Rows are independent: the same bits however the queries are split among calls or threads, and on every machine of an
+/// arithmetic class. Values are never refused: see non_finite_rows of the report. No queries, heads or problems: success,
+/// nothing written. No keys: every row is one that sees no key.
+///
+/// `rules` may be null (no rules), `report` too (not wanted). `work` is `work_size` bytes of scratch at any address, as
+/// many as subquad_attention_forward_need says; its contents do not matter, before or after.
+///
+/// Cost: 2 (dim + value_dim) flops and one exponential per query and key. No allocation, no thread, no lock.
+///
+/// Returns SUBQUAD_OK, or with nothing written
+/// SUBQUAD_E_NULL: q, k, v, or every output is null where there is something to read or write; work is null and
+/// work_size is not 0; segments without their arrays;
+/// SUBQUAD_E_MISALIGNED: a pointer is not aligned for its type;
+/// SUBQUAD_E_SHORT: work_size is less than the need;
+/// SUBQUAD_E_SHAPE: sizes do not fit each other, query_heads is no multiple of kv_heads, a mask or bias has sizes other
+/// than 1 and those of the call or more columns than keys, a col_stride is not 1, starts without segments;
+/// SUBQUAD_E_OVERFLOW: a size does not fit the address space;
+/// SUBQUAD_E_OVERLAP: an output, the report or the scratch shares addresses with itself, another of them or an input;
+/// SUBQUAD_E_PARAMETER: scale or cap is negative, NaN or infinite, a slope or sink logit is not finite, a stage is unknown;
+/// SUBQUAD_E_RANGE: key_lengths, query_starts or key_starts leave their sequence;
+/// SUBQUAD_E_UNSUPPORTED: this machine has no such isa.
+/// Where several apply it is one of them.
+///
+/// # Safety
+/// Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_forward(
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call {
+        rules,
+        q,
+        k,
+        v,
+        outputs,
+        work,
+        work_size,
+        report,
+    };
+    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+        plan.exact()?.run(input.q, input.k, input.v, outputs, scratch)
+    };
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { call.run(run) })
+}
+
+/// Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
+///
+/// With `want_scores` not 0: for a call that writes scores. The number is exact for the back end that `rules` force, or
+/// the best one of this machine; it does not depend on the number of queries. Rules and their arrays are checked as in
+/// the call, with its errors; a size beyond the address space is SUBQUAD_E_OVERFLOW, a null `bytes` SUBQUAD_E_NULL.
+///
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_attention_forward_need(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    want_scores: i32,
+    bytes: *mut usize,
+) -> i32 {
+    let need = |plan: &Plan<'_>| {
+        let exact = plan.exact()?;
+        Ok(if want_scores == 0 {
+            exact.need()
+        } else {
+            exact.need_with_scores()
+        })
+    };
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { bytes_of(rules, shape, bytes, need) })
+}
+
+/// Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.
+///
+/// A partial is SUBQUAD_PARTIAL_HEAD + value_dim floats, as subquad_attention_forward writes them. `range` bounds, per
+/// column, how far any two values of all those keys are apart; infinity if unknown. It is used for the error bounds only.
+///
+/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+/// SUBQUAD_E_OVERLAP (of the two rows), SUBQUAD_E_PARAMETER (range is negative or NaN).
+///
+/// # Safety
+/// Both pointers reach over a partial, and nobody else uses that of `into`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_partial_merge(into: *mut f32, from: *const f32, value_dim: usize, range: f32) -> i32 {
+    let merge = || {
+        let width = Partial::width(value_dim);
+        apart(&[Extent::of(into, width)?], &[Extent::of(from, width)?])?;
+        // SAFETY: the caller's promise, word for word; the two do not overlap.
+        let (into, from) = unsafe { (super::slice_mut(into, width)?, super::slice(from, width)?) };
+        Partial::from_row(into)?.merge_row(from, range)
+    };
+    status(merge())
+}
+
+/// Natural log of the sum of the exponentiated scores of a partial row; minus infinity where no key was seen.
+///
+/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERLAP.
+///
+/// # Safety
+/// `partial` points to at least SUBQUAD_PARTIAL_HEAD floats, `lse` to one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32) -> i32 {
+    let value = || {
+        apart(&[Extent::of(lse, 1)?], &[Extent::of(partial, Partial::HEAD)?])?;
+        let mut head = Partial::EMPTY_HEAD;
+        // SAFETY: the caller's promise, word for word.
+        head.copy_from_slice(unsafe { super::slice(partial, Partial::HEAD)? });
+        let value = Partial::from_row(&mut head)?.lse();
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(lse, value) };
+        Ok(())
+    };
+    status(value())
+}
+
+/// What a call names, before any of it is believed.
+struct Call {
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+}
+
+/// What every method of attention is made from.
+struct Plan<'a> {
+    shape: Shape,
+    rules: Rules<'a>,
+    isa: Isa,
+    key_run: usize,
+}
+
+struct Input<'a> {
+    q: TensorRef<'a, f32>,
+    k: TensorRef<'a, f32>,
+    v: TensorRef<'a, f32>,
+}
+
+impl<'a> Plan<'a> {
+    /// # Safety
+    /// The pointers in `rules` reach as far as the shape says.
+    unsafe fn new(rules: &subquad_attention, shape: Shape) -> Result<Self, Error> {
+        Ok(Plan {
+            shape,
+            // SAFETY: the caller's promise, word for word.
+            rules: unsafe { rules.read(&shape)? },
+            isa: info::isa(rules.isa)?,
+            key_run: rules.key_run,
+        })
+    }
+
+    fn exact(&self) -> Result<Exact<'a>, Error> {
+        let plan = Exact::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa);
+        Ok(match self.key_run {
+            0 => plan,
+            keys => plan.with_key_run(keys),
+        })
+    }
+}
+
+impl Call {
+    /// Checks, makes views, runs and reports.
+    ///
+    /// # Safety
+    /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
+    unsafe fn run(
+        &self,
+        run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller's promise, word for word.
+        let rules = unsafe { optional(self.rules)? }.unwrap_or(subquad_attention::NONE);
+        self.check(&rules)?;
+        // SAFETY: the caller's promise; what will be written is apart from everything else.
+        let (input, outputs, mut scratch) = unsafe {
+            let input = Input {
+                q: self.q.view()?,
+                k: self.k.view()?,
+                v: self.v.view()?,
+            };
+            (input, self.outputs.view()?, scratch(self.work, self.work_size)?)
+        };
+        let shape = Shape::of(&input.q, &input.k, &input.v)?;
+        // SAFETY: the caller's promise, word for word.
+        let plan = unsafe { Plan::new(&rules, shape)? };
+        let report = run(&plan, input, outputs, &mut scratch)?;
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(self.report, report.into()) };
+        Ok(())
+    }
+
+    /// Every pointer is usable, something is wanted, and what will be written is apart from everything else.
+    fn check(&self, rules: &subquad_attention) -> Result<(), Error> {
+        let Call { q, k, v, outputs, .. } = self;
+        let [out, lse, partials, scores] = outputs.extents()?;
+        let work = Extent::of(self.work.cast::<u8>(), self.work_size)?;
+        let report = Extent::optional(self.report, 1)?;
+        let arrays = rules.extents(q.batch, q.heads)?;
+        let call = [q.extent()?, k.extent()?, v.extent()?, Extent::optional(self.rules, 1)?];
+        let writes = [out, lse, partials, scores, work, report];
+        apart(&writes, &call)?;
+        apart(&writes, &arrays)?;
+        let something = [q.batch, q.heads, q.rows, v.cols].iter().all(|&n| n != 0);
+        if something && outputs.all().iter().all(|t| t.data.is_null()) {
+            return Err(Error::Null);
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a number.
+unsafe fn bytes_of(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    bytes: *mut usize,
+    need: impl FnOnce(&Plan<'_>) -> Result<Need, Error>,
+) -> Result<(), Error> {
+    let to = Extent::of(bytes, 1)?;
+    let at = Extent::optional(rules, 1)?;
+    // SAFETY: the caller's promise, word for word.
+    let rules = unsafe { optional(rules)? }.unwrap_or(subquad_attention::NONE);
+    apart(&[to], &rules.extents(shape.batch, shape.query_heads)?)?;
+    apart(&[to], &[at])?;
+    // SAFETY: the caller's promise, word for word.
+    let plan = unsafe { Plan::new(&rules, shape.into())? };
+    let need = need(&plan)?.checked_bytes().ok_or(Error::Overflow)?;
+    // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+    unsafe { give(bytes, need) };
+    Ok(())
+}
+
+impl subquad_attention {
+    /// What a null pointer means: all zero.
+    const NONE: subquad_attention = subquad_attention {
+        scale: 0.0,
+        cap: 0.0,
+        causal: 0,
+        offset_to_end: 0,
+        offset: 0,
+        has_left: 0,
+        has_right: 0,
+        left: 0,
+        right: 0,
+        sinks: 0,
+        sink_logits: core::ptr::null(),
+        slopes: core::ptr::null(),
+        mask: subquad_mask::NONE,
+        bias: subquad_tensor::NONE,
+        key_lengths: core::ptr::null(),
+        query_starts: core::ptr::null(),
+        key_starts: core::ptr::null(),
+        segments: 0,
+        key_run: 0,
+        isa: 0,
+    };
+
+    /// Numbers in `query_starts` and in `key_starts`.
+    fn starts(&self) -> Result<usize, Error> {
+        if self.segments == 0 {
+            let none = self.query_starts.is_null() && self.key_starts.is_null();
+            return if none { Ok(0) } else { Err(Error::Shape) };
+        }
+        self.segments.checked_add(1).ok_or(Error::Overflow)
+    }
+
+    /// Memory that the rules point to.
+    fn extents(&self, batch: usize, query_heads: usize) -> Result<[Extent; 7], Error> {
+        let starts = self.starts()?;
+        Ok([
+            self.mask.optional_extent()?,
+            self.bias.optional_extent()?,
+            Extent::optional(self.sink_logits, query_heads)?,
+            Extent::optional(self.slopes, query_heads)?,
+            Extent::optional(self.key_lengths, batch)?,
+            Extent::of(self.query_starts, starts)?,
+            Extent::of(self.key_starts, starts)?,
+        ])
+    }
+
+    /// # Safety
+    /// The pointers reach as far as the shape says, and nobody writes there during 'a.
+    unsafe fn read<'a>(&self, shape: &Shape) -> Result<Rules<'a>, Error> {
+        let window = |has: i32, keys: usize| (has != 0).then_some(keys);
+        let mut rules = Rules::new()
+            .with_cap(self.cap)
+            .with_window(window(self.has_left, self.left), window(self.has_right, self.right))
+            .with_sinks(self.sinks)
+            .with_offset(match self.offset_to_end {
+                0 => Offset::Keys(self.offset),
+                _ => Offset::ToEnd,
+            });
+        if self.scale != 0.0 {
+            rules = rules.with_scale(self.scale);
+        }
+        if self.causal != 0 {
+            rules = rules.with_causal();
+        }
+        // SAFETY: the caller's promise, word for word.
+        unsafe { self.read_arrays(rules, shape) }
+    }
+
+    /// # Safety
+    /// As for [`read`](subquad_attention::read).
+    unsafe fn read_arrays<'a>(&self, mut rules: Rules<'a>, shape: &Shape) -> Result<Rules<'a>, Error> {
+        let starts = self.starts()?;
+        // SAFETY: the caller's promise, word for word.
+        unsafe {
+            if let Some(logits) = optional_slice(self.sink_logits, shape.query_heads)? {
+                rules = rules.with_sink_logits(logits);
+            }
+            if let Some(slopes) = optional_slice(self.slopes, shape.query_heads)? {
+                rules = rules.with_slopes(slopes);
+            }
+            if let Some(lengths) = optional_slice(self.key_lengths, shape.batch)? {
+                rules = rules.with_key_lengths(lengths);
+            }
+            if let Some(mask) = self.mask.optional_view()? {
+                rules = rules.with_mask(mask);
+            }
+            if let Some(bias) = self.bias.optional_view()? {
+                rules = rules.with_bias(bias);
+            }
+            if starts != 0 {
+                let (queries, keys) = (
+                    super::slice(self.query_starts, starts)?,
+                    super::slice(self.key_starts, starts)?,
+                );
+                rules = rules.with_segments(Segments { queries, keys });
+            }
+        }
+        Ok(rules)
+    }
+}
+
+impl subquad_outputs {
+    const fn all(&self) -> [super::subquad_tensor_mut; 4] {
+        [self.out, self.lse, self.partials, self.scores]
+    }
+
+    fn extents(&self) -> Result<[Extent; 4], Error> {
+        Ok([
+            self.out.optional_extent()?,
+            self.lse.optional_extent()?,
+            self.partials.optional_extent()?,
+            self.scores.optional_extent()?,
+        ])
+    }
+
+    /// # Safety
+    /// The pointers reach as far as the sizes say, and nobody else uses that memory during 'a.
+    unsafe fn view<'a>(&self) -> Result<Outputs<'a>, Error> {
+        // SAFETY: the caller's promise, word for word.
+        let (out, lse, partials, scores) = unsafe {
+            (
+                self.out.optional_view()?,
+                self.lse.optional_view()?,
+                self.partials.optional_view()?,
+                self.scores.optional_view()?,
+            )
+        };
+        let scores = match scores {
+            Some(scores) => Some((stage(self.scores_stage)?, scores)),
+            None => None,
+        };
+        Ok(Outputs {
+            out,
+            lse,
+            partials,
+            scores,
+        })
+    }
+}
+
+fn stage(number: i32) -> Result<Stage, Error> {
+    match number {
+        SUBQUAD_STAGE_RAW => Ok(Stage::Raw),
+        SUBQUAD_STAGE_CAPPED => Ok(Stage::Capped),
+        SUBQUAD_STAGE_BIASED => Ok(Stage::Biased),
+        SUBQUAD_STAGE_SOFTMAX => Ok(Stage::Softmax),
+        _ => Err(Error::Parameter),
+    }
+}
+
+impl From<subquad_shape> for Shape {
+    fn from(shape: subquad_shape) -> Shape {
+        let subquad_shape {
+            batch,
+            query_heads,
+            kv_heads,
+            queries,
+            keys,
+            dim,
+            value_dim,
+        } = shape;
+        Shape {
+            batch,
+            query_heads,
+            kv_heads,
+            queries,
+            keys,
+            dim,
+            value_dim,
+        }
+    }
+}
+
+impl From<Report> for subquad_report {
+    fn from(report: Report) -> subquad_report {
+        subquad_report {
+            isa: info::isa_number(report.isa),
+            masked_rows: report.masked_rows,
+            non_finite_rows: report.non_finite_rows,
+            repeated_blocks: report.repeated_blocks,
+            bound: report.bound.value,
+            bound_failure: report.bound.failure,
+        }
+    }
+}
