@@ -69,9 +69,9 @@ impl<'a> Partial<'a> {
         self.out
     }
 
-    /// Takes in `other`, the row of a partial over other keys. `range` bounds, per column, how far any two values of the union of the
-    /// keys are apart (a learned sink is a key of value 0); infinity if unknown. [`Error::Mismatch`] if the
-    /// widths differ.
+    /// Takes in `other`, the row of a partial over other keys. `range` bounds, per column, how far any two values of the
+    /// union of the keys are apart (a learned sink is a key of value 0); infinity if unknown. [`Error::Mismatch`] if the
+    /// widths differ, [`Error::Parameter`] if `range` is negative or NaN.
     ///
     /// Errors (lemma L6), with f the computed shares of the parts and d the share that underflow can hide, 0 but for parts
     /// more than a hundred powers of two apart:
@@ -89,6 +89,9 @@ impl<'a> Partial<'a> {
         };
         if self.out.len() != other_out.len() {
             return Err(Error::Mismatch);
+        }
+        if range.is_nan() || range < 0.0 {
+            return Err(Error::Parameter);
         }
         let ([m1, s1, l1, e1], [m2, s2, l2, e2]) = (*self.head, *other_head);
         if s2 == 0.0 {
