@@ -76,7 +76,7 @@ impl Place {
 /// What a block reads.
 pub(super) struct Input<'a> {
     pub shape: Shape,
-    pub rules: Rules<'a>,
+    pub rules: &'a Rules<'a>,
     pub isa: Isa,
     pub q: TensorRef<'a, f32>,
     pub k: TensorRef<'a, f32>,

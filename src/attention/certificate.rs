@@ -75,7 +75,7 @@ impl Rounding {
     };
 
     /// No promise.
-    pub(super) const UNKNOWN: Rounding = Rounding {
+    pub(crate) const UNKNOWN: Rounding = Rounding {
         out: Bound::UNKNOWN,
         lse: Bound::UNKNOWN,
         mass: f32::INFINITY,

@@ -114,7 +114,7 @@ impl<'a> Decode<'a> {
         let mut scratch = scratch.scope();
         let mut work = self.take(&mut scratch)?;
         let isa = self.isa.unwrap_or_else(Isa::best);
-        let rules = self.rules;
+        let rules = &self.rules;
         let input = Input {
             shape,
             rules,

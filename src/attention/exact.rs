@@ -148,8 +148,26 @@ impl<'a> Exact<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
+        outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let promise = if self.bound {
+            rounding(&self.input(q, k, v)?)
+        } else {
+            Rounding::UNKNOWN
+        };
+        self.run_promised(q, k, v, outputs, scratch, &promise)
+    }
+
+    /// [`run`](Exact::run) with a promise from elsewhere: what does not ask for one does not link the certificate.
+    pub(crate) fn run_promised<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
         mut outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
+        promise: &Rounding,
     ) -> Result<Report, Error> {
         let input = self.input(q, k, v)?;
         let Input { shape, isa, .. } = input;
@@ -163,11 +181,6 @@ impl<'a> Exact<'a> {
             self.run_length(),
             biased,
         )?;
-        let promise = if self.bound {
-            rounding(&input)
-        } else {
-            Rounding::UNKNOWN
-        };
         let mut report = Report::new(isa);
         report.bound = promise.out;
         let group = shape.group();
@@ -190,7 +203,7 @@ impl<'a> Exact<'a> {
                         Some((stage, scores)) => block.run(&input, &place, &mut Written { stage: *stage, scores }),
                     };
                     for row in 0..used {
-                        outputs.finish(&input, &promise, place.at(row), block.sums(row), &mut report);
+                        outputs.finish(&input, promise, place.at(row), block.sums(row), &mut report);
                     }
                 }
             }
@@ -214,16 +227,18 @@ impl<'a> Exact<'a> {
     }
 
     /// The views, if they are what was planned for.
-    fn input<'v>(&self, q: TensorRef<'v, f32>, k: TensorRef<'v, f32>, v: TensorRef<'v, f32>) -> Result<Input<'v>, Error>
-    where
-        'a: 'v,
-    {
+    fn input<'v>(
+        &'v self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+    ) -> Result<Input<'v>, Error> {
         if Shape::of(&q, &k, &v)? != self.shape {
             return Err(Error::Shape);
         }
         Ok(Input {
             shape: self.shape,
-            rules: self.rules,
+            rules: &self.rules,
             isa: self.isa.unwrap_or_else(Isa::best),
             q,
             k,

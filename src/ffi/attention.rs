@@ -2,7 +2,7 @@
 
 use super::{apart, give, info, optional, scratch, status, Extent};
 use super::{subquad_attention, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
-use crate::attention::{Decode, Exact, Outputs, Partial, Rules, Shape};
+use crate::attention::{Decode, Exact, Outputs, Partial, Rounding, Rules, Shape};
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
@@ -64,16 +64,17 @@ pub unsafe extern "C" fn subquad_attention_forward(
 ) -> i32 {
     let call = Call {
         rules,
-        q,
-        k,
-        v,
-        outputs,
+        q: &q,
+        k: &k,
+        v: &v,
+        outputs: &outputs,
         work,
         work_size,
         report,
     };
     let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        plan.exact()?.run(input.q, input.k, input.v, outputs, scratch)
+        let exact = plan.exact()?;
+        exact.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
     };
     // SAFETY: the caller's promise, word for word.
     status(unsafe { call.run(run) })
@@ -128,10 +129,10 @@ pub unsafe extern "C" fn subquad_attention_decode(
 ) -> i32 {
     let call = Call {
         rules,
-        q,
-        k,
-        v,
-        outputs,
+        q: &q,
+        k: &k,
+        v: &v,
+        outputs: &outputs,
         work,
         work_size,
         report,
@@ -203,12 +204,12 @@ pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32)
 }
 
 /// What a call names, before any of it is believed.
-struct Call {
+struct Call<'c> {
     rules: *const subquad_attention,
-    q: subquad_tensor,
-    k: subquad_tensor,
-    v: subquad_tensor,
-    outputs: subquad_outputs,
+    q: &'c subquad_tensor,
+    k: &'c subquad_tensor,
+    v: &'c subquad_tensor,
+    outputs: &'c subquad_outputs,
     work: *mut c_void,
     work_size: usize,
     report: *mut subquad_report,
@@ -254,7 +255,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// Checks, makes views, runs and reports.
     ///
     /// # Safety
@@ -264,8 +265,8 @@ impl Call {
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
         // SAFETY: the caller's promise, word for word.
-        let rules = unsafe { optional(self.rules)? }.unwrap_or(subquad_attention::NONE);
-        self.check(&rules)?;
+        let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
+        self.check(rules)?;
         // SAFETY: the caller's promise; what will be written is apart from everything else.
         let (input, outputs, mut scratch) = unsafe {
             let input = Input {
@@ -277,7 +278,7 @@ impl Call {
         };
         let shape = Shape::of(&input.q, &input.k, &input.v)?;
         // SAFETY: the caller's promise, word for word.
-        let plan = unsafe { Plan::new(&rules, shape)? };
+        let plan = unsafe { Plan::new(rules, shape)? };
         let report = run(&plan, input, outputs, &mut scratch)?;
         // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
         unsafe { give(self.report, report.into()) };
@@ -314,11 +315,11 @@ unsafe fn bytes_of(
     let to = Extent::of(bytes, 1)?;
     let at = Extent::optional(rules, 1)?;
     // SAFETY: the caller's promise, word for word.
-    let rules = unsafe { optional(rules)? }.unwrap_or(subquad_attention::NONE);
+    let rules = unsafe { optional(rules)? }.unwrap_or(&subquad_attention::NONE);
     apart(&[to], &rules.extents(shape.batch, shape.query_heads)?)?;
     apart(&[to], &[at])?;
     // SAFETY: the caller's promise, word for word.
-    let plan = unsafe { Plan::new(&rules, shape.into())? };
+    let plan = unsafe { Plan::new(rules, shape.into())? };
     let need = need(&plan)?.checked_bytes().ok_or(Error::Overflow)?;
     // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
     unsafe { give(bytes, need) };

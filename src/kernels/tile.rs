@@ -24,7 +24,7 @@ pub fn scores<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f
     match S::REGISTERS {
         32.. => scores_of::<S, 2, 12, 2>(s, q_t, k, tile),
         16.. => scores_of::<S, 2, 6, 1>(s, q_t, k, tile),
-        _ => scores_of::<S, 1, 4, 1>(s, q_t, k, tile),
+        _ => scores_of::<S, 1, 4, 2>(s, q_t, k, tile),
     }
 }
 
