@@ -6,10 +6,16 @@ mod source;
 
 use source::{files, line_of, words, Source};
 
-/// Uses of `unsafe` per file: blocks, functions, impls and extern blocks.
+/// Uses of `unsafe` per file: blocks, functions, impls and attributes such as `unsafe(no_mangle)`.
 ///
 /// Files of `src/ffi` are added here with the count that the failing test prints: one line each.
 const BUDGET: &[(&str, usize)] = &[
+    ("src/ffi/attention.rs", 30),
+    ("src/ffi/info.rs", 5),
+    ("src/ffi/kernels.rs", 20),
+    ("src/ffi/mod.rs", 18),
+    ("src/ffi/panic.rs", 2),
+    ("src/ffi/rules.rs", 6),
     ("src/scratch.rs", 1),
     ("src/simd/avx2.rs", 14),
     ("src/simd/avx512.rs", 9),
