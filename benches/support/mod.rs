@@ -4,6 +4,7 @@
 mod clock;
 pub mod oracle;
 pub mod peak;
+pub mod record;
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};

@@ -24,7 +24,9 @@ impl Row {
     ///   multiplies by powers of two and commits nothing; several shorter chains commit no more than one long;
     /// - the division takes 2 u of the output.
     ///
-    /// Weights below 2^-126 of the largest are dropped, which is far below all that. A tenth more covers the second order (factors 1 + e with e below 1e-2, which is asserted).
+    /// Weights below 2^-126 of the largest are dropped, which is far below all that. A fifth more covers the second
+    /// order under the limits that are asserted below: sums that are computed, not exact (1 / (1 - n u) <= 1.07), a
+    /// quotient by such a sum (1.05), weights that are off by e <= 0.01.
     pub fn of(q: &[f32], k: MatRef<'_, f32>, v: MatRef<'_, f32>, scale: f64, seen: usize) -> Row {
         let wide = |x: &f32| f64::from(*x);
         let products = |j: usize| q.iter().zip(k.row(j)).map(move |(a, b)| wide(a) * wide(b) * scale);
@@ -47,15 +49,13 @@ impl Row {
                 moved[c] += w * e * x.abs();
             }
         }
-        assert!(
-            worst < 1e-2 && sum_steps / sum * UNIT < 1e-2,
-            "first order does not describe this row"
-        );
+        let small = worst < 0.01 && sum_steps / sum * UNIT < 0.05 && seen as f64 * UNIT < 0.065;
+        assert!(small, "first order does not describe this row");
         let tolerance = (0..columns)
             .map(|c| {
                 let size = out[c].abs() / sum;
                 let of_sum = UNIT * (sum_steps / sum + 2.0) + weights_moved / sum;
-                1.1 * ((UNIT * steps[c] + moved[c]) / sum + of_sum * size)
+                1.2 * ((UNIT * steps[c] + moved[c]) / sum + of_sum * size)
             })
             .collect();
         out.iter_mut().for_each(|x| *x /= sum);
