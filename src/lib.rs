@@ -8,6 +8,8 @@ extern crate std;
 pub mod attention;
 mod bound;
 mod error;
+#[cfg(feature = "capi")]
+pub mod ffi;
 pub mod kernels;
 mod math;
 mod real;

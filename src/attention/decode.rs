@@ -1,6 +1,7 @@
 //! Exact attention for few queries against many keys, as in generating one token after the other.
 
 use super::block::{Input, Place};
+use super::certificate::Rounding;
 use super::outputs::{Outputs, Stage, Sums};
 use super::reach::Reach;
 use super::rules::{At, Rules, Span};
@@ -139,7 +140,7 @@ impl<'a> Decode<'a> {
                     work.load(&input, &place);
                     report.repeated_blocks += usize::from(work.run(&input, &place, &mut outputs));
                     for row in 0..used {
-                        outputs.finish(&rules, isa, place.at(row), work.sums(row), &mut report);
+                        outputs.finish(&input, &Rounding::UNKNOWN, place.at(row), work.sums(row), &mut report);
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
 use super::block::{block_rows, Block, Input, Place, Unwatched, MOST_LANES};
+use super::certificate::{rounding, Rounding};
 use super::outputs::{Outputs, Written};
 use super::rules::Rules;
 use super::Shape;
@@ -35,6 +36,7 @@ pub struct Exact<'a> {
     rules: Rules<'a>,
     isa: Option<Isa>,
     run: usize,
+    bound: bool,
 }
 
 impl<'a> Exact<'a> {
@@ -46,6 +48,7 @@ impl<'a> Exact<'a> {
                 rules: Rules::new(),
                 isa: None,
                 run: kernels::KEY_RUN,
+                bound: false,
             }),
             Err(e) => Err(e),
         }
@@ -79,6 +82,13 @@ impl<'a> Exact<'a> {
     #[must_use]
     pub const fn with_key_run(mut self, keys: usize) -> Self {
         self.run = if keys == 0 { 1 } else { keys };
+        self
+    }
+
+    /// Puts [`rounding_bound`](Exact::rounding_bound) into the report and the partials of every run, at its cost.
+    #[must_use]
+    pub const fn with_bound(mut self) -> Self {
+        self.bound = true;
         self
     }
 
@@ -141,12 +151,9 @@ impl<'a> Exact<'a> {
         mut outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let shape = self.shape;
-        if Shape::of(&q, &k, &v)? != shape {
-            return Err(Error::Shape);
-        }
+        let input = self.input(q, k, v)?;
+        let Input { shape, isa, .. } = input;
         outputs.check(&shape)?;
-        let isa = self.isa.unwrap_or_else(Isa::best);
         let biased = self.rules.limits() || outputs.scores.is_some();
         let mut scratch = scratch.scope();
         let mut block = Block::take(
@@ -156,15 +163,13 @@ impl<'a> Exact<'a> {
             self.run_length(),
             biased,
         )?;
-        let input = Input {
-            shape,
-            rules: self.rules,
-            isa,
-            q,
-            k,
-            v,
+        let promise = if self.bound {
+            rounding(&input)
+        } else {
+            Rounding::UNKNOWN
         };
         let mut report = Report::new(isa);
+        report.bound = promise.out;
         let group = shape.group();
         let pairs = shape.queries.saturating_mul(group);
         let rows = block_rows(&shape, kernels::block_lanes(isa));
@@ -185,11 +190,44 @@ impl<'a> Exact<'a> {
                         Some((stage, scores)) => block.run(&input, &place, &mut Written { stage: *stage, scores }),
                     };
                     for row in 0..used {
-                        outputs.finish(&input.rules, isa, place.at(row), block.sums(row), &mut report);
+                        outputs.finish(&input, &promise, place.at(row), block.sums(row), &mut report);
                     }
                 }
             }
         }
         Ok(report)
+    }
+
+    /// How far rounding can put any entry of the output, and any log-sum-exp, off from real arithmetic. True for every
+    /// input and for the arithmetic class of the back end; nothing is assumed about how roundings fall, so typical
+    /// errors are hundreds of times smaller.
+    ///
+    /// Cost: one pass over queries, keys and values, and over all pairs where a bias or slopes are added. No scratch.
+    /// Numbers that are not finite give [`Bound::UNKNOWN`](crate::Bound::UNKNOWN).
+    pub fn rounding_bound<'v>(
+        &self,
+        q: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<TensorRef<'v, f32>>,
+        v: impl Into<TensorRef<'v, f32>>,
+    ) -> Result<Rounding, Error> {
+        Ok(rounding(&self.input(q.into(), k.into(), v.into())?))
+    }
+
+    /// The views, if they are what was planned for.
+    fn input<'v>(&self, q: TensorRef<'v, f32>, k: TensorRef<'v, f32>, v: TensorRef<'v, f32>) -> Result<Input<'v>, Error>
+    where
+        'a: 'v,
+    {
+        if Shape::of(&q, &k, &v)? != self.shape {
+            return Err(Error::Shape);
+        }
+        Ok(Input {
+            shape: self.shape,
+            rules: self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        })
     }
 }

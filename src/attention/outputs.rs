@@ -1,13 +1,13 @@
 //! Where results go: rows finished from sums, scores written as they pass.
 
-use super::block::{Place, Watch};
+use super::block::{Input, Place, Watch};
+use super::certificate::Rounding;
 use super::partial::{lse, Partial};
-use super::rules::{At, Rules};
+use super::rules::At;
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
-use crate::simd::Isa;
 use crate::view::TensorMut;
 
 /// Which scores to write, on their way from product to probability.
@@ -70,7 +70,14 @@ impl Outputs<'_> {
     }
 
     /// Turns sums into an output row.
-    pub(super) fn finish(&mut self, rules: &Rules<'_>, isa: Isa, at: At, sums: Sums<'_>, report: &mut Report) {
+    pub(super) fn finish(
+        &mut self,
+        input: &Input<'_>,
+        promise: &Rounding,
+        at: At,
+        sums: Sums<'_>,
+        report: &mut Report,
+    ) {
         let Sums {
             mut max, mut sum, low, ..
         } = sums;
@@ -80,7 +87,7 @@ impl Outputs<'_> {
         let mut scale = 1.0;
         // Partials leave the sink to whoever merges the last of them.
         let (partial_max, partial_sum) = (max, sum);
-        if let Some(logit) = rules.sink_logit2(at.head) {
+        if let Some(logit) = input.rules.sink_logit2(at.head) {
             // The sink is the partial (logit, 1, 0), merged last.
             let reference = kernels::ceil_of(logit);
             let reference = if max > reference { max } else { reference };
@@ -110,7 +117,12 @@ impl Outputs<'_> {
         }
         if let Some(t) = &mut self.partials {
             let inverse = if seen { 1.0 / partial_sum } else { 0.0 };
-            let head = [result(partial_max), result(partial_sum), f32::INFINITY, f32::INFINITY];
+            let head = [
+                result(partial_max),
+                result(partial_sum),
+                promise.mass,
+                promise.out.value,
+            ];
             let head = if seen { head } else { Partial::EMPTY_HEAD };
             let values = column().map(|&x| result(x * inverse));
             let row = t.row(batch, at.head, query).iter_mut();
@@ -123,7 +135,7 @@ impl Outputs<'_> {
             } else if sum == 0.0 {
                 row.fill(0.0);
             } else {
-                kernels::probabilities(isa, row, max, 1.0 / sum);
+                kernels::probabilities(input.isa, row, max, 1.0 / sum);
             }
         }
     }

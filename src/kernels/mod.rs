@@ -1,9 +1,12 @@
 //! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
 
 mod elementary;
+mod normalize;
 mod reduce;
 mod row;
 mod softmax;
+#[cfg(test)]
+mod sweep;
 mod tile;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
@@ -64,6 +67,11 @@ dispatch! {
     pub fn exp(x: &[f32], y: &mut [f32]) = elementary::exp_row;
     /// `y[i] = tanh(x[i])` over the shorter length: at most 2 ULP, specials exact.
     pub fn tanh(x: &[f32], y: &mut [f32]) = elementary::tanh_row;
+    /// Softmax of a row in place, in the fixed order of sixteen lanes. NaN or plus infinity anywhere makes it canonical NaN;
+    /// minus infinity throughout makes it zeros.
+    ///
+    /// Relative error of an entry: `(|x - max| + ln n + ceil(n / 16) + 10) 2^-24` to first order.
+    pub fn softmax(row: &mut [f32]) = normalize::softmax;
     /// `tile[key][lane] = sum over c of q_t[c][lane] * k[key][c]`, in the order of c.
     pub(crate) fn scores(q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) = tile::scores;
     /// Soft-cap of every score.

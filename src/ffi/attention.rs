@@ -1,0 +1,326 @@
+//! Attention.
+
+use super::{apart, give, info, optional, scratch, status, Extent};
+use super::{subquad_attention, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
+use crate::attention::{Decode, Exact, Outputs, Partial, Rules, Shape};
+use crate::error::Error;
+use crate::report::Report;
+use crate::scratch::{Need, Scratch};
+use crate::simd::Isa;
+use crate::view::TensorRef;
+use core::ffi::c_void;
+
+/// Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
+pub const SUBQUAD_PARTIAL_HEAD: usize = 4;
+
+/// scale * q.k, for every key.
+pub const SUBQUAD_STAGE_RAW: i32 = 0;
+/// After the soft-cap, for every key.
+pub const SUBQUAD_STAGE_CAPPED: i32 = 1;
+/// After bias and masks; minus infinity where hidden.
+pub const SUBQUAD_STAGE_BIASED: i32 = 2;
+/// The probabilities; zeros where hidden.
+pub const SUBQUAD_STAGE_SOFTMAX: i32 = 3;
+
+/// Exact attention: out = softmax(scores) v, for all problems and heads.
+///
+/// q is batch x query_heads x queries x dim, k is batch x kv_heads x keys x dim, v is batch x kv_heads x keys x value_dim.
+/// Rows are independent: the same bits however the queries are split among calls or threads, and on every machine of an
+/// arithmetic class. Values are never refused: see non_finite_rows of the report. No queries, heads or problems: success,
+/// nothing written. No keys: every row is one that sees no key.
+///
+/// `rules` may be null (no rules), `report` too (not wanted). `work` is `work_size` bytes of scratch at any address, as
+/// many as subquad_attention_forward_need says; its contents do not matter, before or after.
+///
+/// Cost: 2 (dim + value_dim) flops and one exponential per query and key. No allocation, no thread, no lock.
+///
+/// Returns SUBQUAD_OK, or with nothing written
+/// SUBQUAD_E_NULL: q, k, v, or every output is null where there is something to read or write; work is null and
+/// work_size is not 0; segments without their arrays;
+/// SUBQUAD_E_MISALIGNED: a pointer is not aligned for its type;
+/// SUBQUAD_E_SHORT: work_size is less than the need;
+/// SUBQUAD_E_SHAPE: sizes do not fit each other, query_heads is no multiple of kv_heads, a mask or bias has sizes other
+/// than 1 and those of the call or more columns than keys, a col_stride is not 1, starts without segments;
+/// SUBQUAD_E_OVERFLOW: a size does not fit the address space;
+/// SUBQUAD_E_OVERLAP: an output, the report or the scratch shares addresses with itself, another of them or an input;
+/// SUBQUAD_E_PARAMETER: scale or cap is negative, NaN or infinite, a slope or sink logit is not finite, a stage is unknown;
+/// SUBQUAD_E_RANGE: key_lengths, query_starts or key_starts leave their sequence;
+/// SUBQUAD_E_UNSUPPORTED: this machine has no such isa.
+/// Where several apply it is one of them.
+///
+/// # Safety
+/// Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_forward(
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call {
+        rules,
+        q,
+        k,
+        v,
+        outputs,
+        work,
+        work_size,
+        report,
+    };
+    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+        plan.exact()?.run(input.q, input.k, input.v, outputs, scratch)
+    };
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { call.run(run) })
+}
+
+/// Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
+///
+/// With `want_scores` not 0: for a call that writes scores. The number is exact for the back end that `rules` force, or
+/// the best one of this machine; it does not depend on the number of queries. Rules and their arrays are checked as in
+/// the call, with its errors; a size beyond the address space is SUBQUAD_E_OVERFLOW, a null `bytes` SUBQUAD_E_NULL.
+///
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_attention_forward_need(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    want_scores: i32,
+    bytes: *mut usize,
+) -> i32 {
+    let need = |plan: &Plan<'_>| {
+        let exact = plan.exact()?;
+        Ok(if want_scores == 0 {
+            exact.need()
+        } else {
+            exact.need_with_scores()
+        })
+    };
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { bytes_of(rules, shape, bytes, need) })
+}
+
+/// Exact attention for few queries against many keys: as subquad_attention_forward, with the same arguments, outputs and
+/// errors, and an order of operations, hence last bits, of its own.
+///
+/// It pays while queries times query_heads / kv_heads are at most 8 or so; its cost is reading the keys and values once.
+/// `key_run` is not used. `work` is scratch as subquad_attention_decode_need says.
+///
+/// # Safety
+/// As for subquad_attention_forward.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_decode(
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call {
+        rules,
+        q,
+        k,
+        v,
+        outputs,
+        work,
+        work_size,
+        report,
+    };
+    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+        plan.decode()?.run(input.q, input.k, input.v, outputs, scratch)
+    };
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { call.run(run) })
+}
+
+/// Bytes of scratch that subquad_attention_decode takes for these rules and this shape, written to `bytes`.
+///
+/// Errors as for subquad_attention_forward_need.
+///
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_attention_decode_need(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    bytes: *mut usize,
+) -> i32 {
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { bytes_of(rules, shape, bytes, |plan| Ok(plan.decode()?.need())) })
+}
+
+/// Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.
+///
+/// A partial is SUBQUAD_PARTIAL_HEAD + value_dim floats, as subquad_attention_forward writes them. `range` bounds, per
+/// column, how far any two values of all those keys are apart; infinity if unknown. It is used for the error bounds only.
+///
+/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+/// SUBQUAD_E_OVERLAP (of the two rows), SUBQUAD_E_PARAMETER (range is negative or NaN).
+///
+/// # Safety
+/// Both pointers reach over a partial, and nobody else uses that of `into`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_partial_merge(into: *mut f32, from: *const f32, value_dim: usize, range: f32) -> i32 {
+    let merge = || {
+        let width = Partial::width(value_dim);
+        apart(&[Extent::of(into, width)?], &[Extent::of(from, width)?])?;
+        // SAFETY: the caller's promise, word for word; the two do not overlap.
+        let (into, from) = unsafe { (super::slice_mut(into, width)?, super::slice(from, width)?) };
+        Partial::from_row(into)?.merge(from, range)
+    };
+    status(merge())
+}
+
+/// Natural log of the sum of the exponentiated scores of a partial row; minus infinity where no key was seen.
+///
+/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERLAP.
+///
+/// # Safety
+/// `partial` points to at least SUBQUAD_PARTIAL_HEAD floats, `lse` to one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32) -> i32 {
+    let value = || {
+        apart(&[Extent::of(lse, 1)?], &[Extent::of(partial, Partial::HEAD)?])?;
+        let mut head = Partial::EMPTY_HEAD;
+        // SAFETY: the caller's promise, word for word.
+        head.copy_from_slice(unsafe { super::slice(partial, Partial::HEAD)? });
+        let value = Partial::from_row(&mut head)?.lse();
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(lse, value) };
+        Ok(())
+    };
+    status(value())
+}
+
+/// What a call names, before any of it is believed.
+struct Call {
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+}
+
+/// What every method of attention is made from.
+struct Plan<'a> {
+    shape: Shape,
+    rules: Rules<'a>,
+    isa: Isa,
+    key_run: usize,
+}
+
+struct Input<'a> {
+    q: TensorRef<'a, f32>,
+    k: TensorRef<'a, f32>,
+    v: TensorRef<'a, f32>,
+}
+
+impl<'a> Plan<'a> {
+    /// # Safety
+    /// The pointers in `rules` reach as far as the shape says.
+    unsafe fn new(rules: &subquad_attention, shape: Shape) -> Result<Self, Error> {
+        Ok(Plan {
+            shape,
+            // SAFETY: the caller's promise, word for word.
+            rules: unsafe { rules.read(&shape)? },
+            isa: info::isa(rules.isa)?,
+            key_run: rules.key_run,
+        })
+    }
+
+    fn decode(&self) -> Result<Decode<'a>, Error> {
+        Ok(Decode::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa))
+    }
+
+    fn exact(&self) -> Result<Exact<'a>, Error> {
+        let plan = Exact::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa);
+        Ok(match self.key_run {
+            0 => plan,
+            keys => plan.with_key_run(keys),
+        })
+    }
+}
+
+impl Call {
+    /// Checks, makes views, runs and reports.
+    ///
+    /// # Safety
+    /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
+    unsafe fn run(
+        &self,
+        run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller's promise, word for word.
+        let rules = unsafe { optional(self.rules)? }.unwrap_or(subquad_attention::NONE);
+        self.check(&rules)?;
+        // SAFETY: the caller's promise; what will be written is apart from everything else.
+        let (input, outputs, mut scratch) = unsafe {
+            let input = Input {
+                q: self.q.view()?,
+                k: self.k.view()?,
+                v: self.v.view()?,
+            };
+            (input, self.outputs.view()?, scratch(self.work, self.work_size)?)
+        };
+        let shape = Shape::of(&input.q, &input.k, &input.v)?;
+        // SAFETY: the caller's promise, word for word.
+        let plan = unsafe { Plan::new(&rules, shape)? };
+        let report = run(&plan, input, outputs, &mut scratch)?;
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(self.report, report.into()) };
+        Ok(())
+    }
+
+    /// Every pointer is usable, something is wanted, and what will be written is apart from everything else.
+    fn check(&self, rules: &subquad_attention) -> Result<(), Error> {
+        let Call { q, k, v, outputs, .. } = self;
+        let [out, lse, partials, scores] = outputs.extents()?;
+        let work = Extent::of(self.work.cast::<u8>(), self.work_size)?;
+        let report = Extent::optional(self.report, 1)?;
+        let arrays = rules.extents(q.batch, q.heads)?;
+        let call = [q.extent()?, k.extent()?, v.extent()?, Extent::optional(self.rules, 1)?];
+        let writes = [out, lse, partials, scores, work, report];
+        apart(&writes, &call)?;
+        apart(&writes, &arrays)?;
+        let something = [q.batch, q.heads, q.rows, v.cols].iter().all(|&n| n != 0);
+        if something && outputs.all().iter().all(|t| t.data.is_null()) {
+            return Err(Error::Null);
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a number.
+unsafe fn bytes_of(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    bytes: *mut usize,
+    need: impl FnOnce(&Plan<'_>) -> Result<Need, Error>,
+) -> Result<(), Error> {
+    let to = Extent::of(bytes, 1)?;
+    let at = Extent::optional(rules, 1)?;
+    // SAFETY: the caller's promise, word for word.
+    let rules = unsafe { optional(rules)? }.unwrap_or(subquad_attention::NONE);
+    apart(&[to], &rules.extents(shape.batch, shape.query_heads)?)?;
+    apart(&[to], &[at])?;
+    // SAFETY: the caller's promise, word for word.
+    let plan = unsafe { Plan::new(&rules, shape.into())? };
+    let need = need(&plan)?.checked_bytes().ok_or(Error::Overflow)?;
+    // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+    unsafe { give(bytes, need) };
+    Ok(())
+}
