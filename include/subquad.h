@@ -1,0 +1,719 @@
+/*
+ * subquad: attention and its kernels, without an allocator.
+ *
+ * Made from src/ffi by `SUBQUAD_BLESS=1 cargo test --features capi --test header`; do not edit.
+ *
+ * Everything here is a plain function over the caller's memory: no handle, no allocation, no thread, no global state.
+ * Functions may be called from any number of threads, as long as no two calls write to the same memory. A call either
+ * returns SUBQUAD_OK, or a negative SUBQUAD_E_... and has written nothing. Structs may be zero-initialised: a zero
+ * means "nothing special" everywhere. Sizes and strides count elements, scratch counts bytes.
+ *
+ *     subquad_tensor q = { q_data, 1, 1, queries, dim, 0, 0, dim, 1 };
+ *     subquad_tensor k = { k_data, 1, 1, keys, dim, 0, 0, dim, 1 };
+ *     subquad_tensor v = { v_data, 1, 1, keys, value_dim, 0, 0, value_dim, 1 };
+ *     subquad_shape shape = { 1, 1, 1, queries, keys, dim, value_dim };
+ *     subquad_outputs outputs = { { out, 1, 1, queries, value_dim, 0, 0, value_dim, 1 } };
+ *     size_t size;
+ *     int32_t status = subquad_attention_forward_need(NULL, shape, 0, &size);
+ *     if (status == SUBQUAD_OK && size <= sizeof work)
+ *         status = subquad_attention_forward(NULL, q, k, v, outputs, work, sizeof work, NULL);
+ */
+
+
+#ifndef SUBQUAD_H
+#define SUBQUAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Version of the library that this header belongs to.
+ */
+#define SUBQUAD_VERSION_MAJOR 0
+
+/**
+ * See SUBQUAD_VERSION_MAJOR.
+ */
+#define SUBQUAD_VERSION_MINOR 1
+
+/**
+ * See SUBQUAD_VERSION_MAJOR.
+ */
+#define SUBQUAD_VERSION_PATCH 0
+
+/**
+ * Number of the binary interface: structs, signatures, constants. Compare with subquad_abi_version().
+ */
+#define SUBQUAD_ABI_VERSION 1
+
+/**
+ * Success.
+ */
+#define SUBQUAD_OK 0
+
+/**
+ * A pointer is null where data is needed.
+ */
+#define SUBQUAD_E_NULL (-1)
+
+/**
+ * A typed pointer is not aligned for its element.
+ */
+#define SUBQUAD_E_MISALIGNED (-2)
+
+/**
+ * The scratch memory is shorter than the shape needs.
+ */
+#define SUBQUAD_E_SHORT (-3)
+
+/**
+ * Shapes do not fit each other, or a stride is not allowed.
+ */
+#define SUBQUAD_E_SHAPE (-4)
+
+/**
+ * A size product does not fit the address space.
+ */
+#define SUBQUAD_E_OVERFLOW (-5)
+
+/**
+ * An output overlaps itself, another output, an input or the scratch.
+ */
+#define SUBQUAD_E_OVERLAP (-6)
+
+/**
+ * A value is NaN or infinite where only finite values have a meaning.
+ */
+#define SUBQUAD_E_NON_FINITE (-7)
+
+/**
+ * A parameter has no meaning, for example a negative cap.
+ */
+#define SUBQUAD_E_PARAMETER (-8)
+
+/**
+ * An index or length lies outside its sequence.
+ */
+#define SUBQUAD_E_RANGE (-9)
+
+/**
+ * There is nothing to work on.
+ */
+#define SUBQUAD_E_EMPTY (-10)
+
+/**
+ * A fixed-size store has no room left.
+ */
+#define SUBQUAD_E_FULL (-11)
+
+/**
+ * A matrix is singular to working precision.
+ */
+#define SUBQUAD_E_SINGULAR (-12)
+
+/**
+ * An iteration used up its steps.
+ */
+#define SUBQUAD_E_NOT_CONVERGED (-13)
+
+/**
+ * The promised error bound is weaker than the tolerance that was asked for.
+ */
+#define SUBQUAD_E_BOUND_EXCEEDED (-14)
+
+/**
+ * Two states have different shapes, seeds or parameters and cannot be merged.
+ */
+#define SUBQUAD_E_MISMATCH (-15)
+
+/**
+ * Saved bytes are damaged or from another version.
+ */
+#define SUBQUAD_E_CORRUPT (-16)
+
+/**
+ * This build or machine does not offer what was asked for.
+ */
+#define SUBQUAD_E_UNSUPPORTED (-17)
+
+/**
+ * The best back end of this machine. Back ends that fuse multiply-add give one set of bits, those that do not
+ * (SCALAR, WASM and every STRICT one) another, on every machine.
+ */
+#define SUBQUAD_ISA_BEST 0
+
+/**
+ * Portable lanes: everywhere.
+ */
+#define SUBQUAD_ISA_SCALAR 1
+
+/**
+ * x86-64, 256-bit vectors, fused.
+ */
+#define SUBQUAD_ISA_AVX2 2
+
+/**
+ * x86-64, 512-bit vectors, fused.
+ */
+#define SUBQUAD_ISA_AVX512 3
+
+/**
+ * x86-64, 256-bit vectors, not fused.
+ */
+#define SUBQUAD_ISA_AVX2_STRICT 4
+
+/**
+ * x86-64, 512-bit vectors, not fused.
+ */
+#define SUBQUAD_ISA_AVX512_STRICT 5
+
+/**
+ * AArch64, 128-bit vectors, fused.
+ */
+#define SUBQUAD_ISA_NEON 6
+
+/**
+ * AArch64, 128-bit vectors, not fused.
+ */
+#define SUBQUAD_ISA_NEON_STRICT 7
+
+/**
+ * WebAssembly, 128-bit vectors, not fused.
+ */
+#define SUBQUAD_ISA_WASM 8
+
+/**
+ * Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
+ */
+#define SUBQUAD_PARTIAL_HEAD 4
+
+/**
+ * scale * q.k, for every key.
+ */
+#define SUBQUAD_STAGE_RAW 0
+
+/**
+ * After the soft-cap, for every key.
+ */
+#define SUBQUAD_STAGE_CAPPED 1
+
+/**
+ * After bias and masks; minus infinity where hidden.
+ */
+#define SUBQUAD_STAGE_BIASED 2
+
+/**
+ * The probabilities; zeros where hidden.
+ */
+#define SUBQUAD_STAGE_SOFTMAX 3
+
+/**
+ * A boolean mask: batch x heads x rows x cols bytes, laid out as subquad_tensor; 0 hides the key.
+ */
+typedef struct subquad_mask {
+    /**
+     * Element (0, 0, 0, 0).
+     */
+    const uint8_t *data;
+    /**
+     * Problems, or 1 for all.
+     */
+    size_t batch;
+    /**
+     * Query heads, or 1 for all.
+     */
+    size_t heads;
+    /**
+     * Queries, or 1 for all.
+     */
+    size_t rows;
+    /**
+     * Keys, or fewer: those that the mask does not have are hidden.
+     */
+    size_t cols;
+    /**
+     * Elements from one problem to the next.
+     */
+    size_t batch_stride;
+    /**
+     * Elements from one matrix to the next.
+     */
+    size_t head_stride;
+    /**
+     * Elements from one row to the next.
+     */
+    size_t row_stride;
+    /**
+     * Elements from one column to the next: 1.
+     */
+    size_t col_stride;
+} subquad_mask;
+
+/**
+ * Matrices of floats to read: batch x heads x rows x cols.
+ *
+ * Element (b, h, r, c) is data[b * batch_stride + h * head_stride + r * row_stride + c]. Strides count elements, not
+ * bytes; 0 repeats. `col_stride` must be 1. One matrix is { data, 1, 1, rows, cols, 0, 0, cols, 1 }; heads packed side
+ * by side in rows of heads * cols are { data, batch, heads, rows, cols, rows * heads * cols, cols, heads * cols, 1 }.
+ * `data` must be aligned for float and may be null where there are no elements (or where a field is optional).
+ */
+typedef struct subquad_tensor {
+    /**
+     * Element (0, 0, 0, 0).
+     */
+    const float *data;
+    /**
+     * Independent problems.
+     */
+    size_t batch;
+    /**
+     * Matrices per problem.
+     */
+    size_t heads;
+    /**
+     * Rows of each matrix.
+     */
+    size_t rows;
+    /**
+     * Columns of each matrix.
+     */
+    size_t cols;
+    /**
+     * Elements from one problem to the next.
+     */
+    size_t batch_stride;
+    /**
+     * Elements from one matrix to the next.
+     */
+    size_t head_stride;
+    /**
+     * Elements from one row to the next.
+     */
+    size_t row_stride;
+    /**
+     * Elements from one column to the next: 1.
+     */
+    size_t col_stride;
+} subquad_tensor;
+
+/**
+ * How scores are formed and which keys a query sees. All zero: scale 1 / sqrt(dim), every query sees every key.
+ *
+ * score = scale * q.k, then the soft-cap, then bias and slopes, then every mask; a key takes part if all masks let it.
+ * Query i stands at position offset + i among the keys.
+ */
+typedef struct subquad_attention {
+    /**
+     * Scores are scale * q.k; 0 means 1 / sqrt(dim). Finite and not negative, or SUBQUAD_E_PARAMETER.
+     */
+    float scale;
+    /**
+     * Scores become cap * tanh(score / cap); 0 means no cap. Finite and not negative, or SUBQUAD_E_PARAMETER.
+     */
+    float cap;
+    /**
+     * Not 0: a query sees no key beyond its position.
+     */
+    int32_t causal;
+    /**
+     * Not 0: the last query stands at the last valid key, and `offset` is not read.
+     */
+    int32_t offset_to_end;
+    /**
+     * Keys that lie before query 0; may be negative.
+     */
+    int64_t offset;
+    /**
+     * Not 0: a query sees at most `left` keys before its position. 0: `left` is not read, no limit.
+     */
+    int32_t has_left;
+    /**
+     * Not 0: a query sees at most `right` keys beyond its position. 0: `right` is not read, no limit.
+     */
+    int32_t has_right;
+    /**
+     * Window to the left, in keys.
+     */
+    size_t left;
+    /**
+     * Window to the right, in keys.
+     */
+    size_t right;
+    /**
+     * The first `sinks` keys are seen whatever the left window says.
+     */
+    size_t sinks;
+    /**
+     * One learned logit per query head that takes part in the softmax with value 0; finite. Of calls whose partials are
+     * merged, only one must have it. Null: none.
+     */
+    const float *sink_logits;
+    /**
+     * ALiBi, one slope per query head: adds -slope * |position - key|; finite. Null: none.
+     */
+    const float *slopes;
+    /**
+     * Boolean mask; null data: none.
+     */
+    struct subquad_mask mask;
+    /**
+     * Added to the scores after the cap, minus infinity hides; sizes of 1 and short columns as for the mask. Null
+     * data: none.
+     */
+    struct subquad_tensor bias;
+    /**
+     * Valid keys of each problem, at most keys (SUBQUAD_E_RANGE); those beyond are padding. Null: all.
+     */
+    const size_t *key_lengths;
+    /**
+     * Ragged sequences in one call: segment s is queries query_starts[s] to query_starts[s + 1] and keys key_starts[s]
+     * to key_starts[s + 1]. Queries see the keys of their segment, and positions count from its start.
+     * `segments` + 1 numbers, from 0 to queries, not decreasing (SUBQUAD_E_RANGE).
+     */
+    const size_t *query_starts;
+    /**
+     * `segments` + 1 numbers, from 0 to at most keys, not decreasing (SUBQUAD_E_RANGE).
+     */
+    const size_t *key_starts;
+    /**
+     * Segments; 0: one sequence, and both arrays must be null (SUBQUAD_E_SHAPE).
+     */
+    size_t segments;
+    /**
+     * Keys that are scored before their values are read; 0: the built-in choice. It changes speed and scratch, no bit
+     * of the result.
+     */
+    size_t key_run;
+    /**
+     * Back end, SUBQUAD_ISA_...; 0: the best of this machine. One that is not there: SUBQUAD_E_UNSUPPORTED.
+     */
+    int32_t isa;
+} subquad_attention;
+
+/**
+ * Matrices of floats to write; as subquad_tensor, but no two entries may share an element (SUBQUAD_E_OVERLAP).
+ *
+ * What lies between the rows is not touched, yet belongs to the call: two calls at the same time must not have outputs
+ * whose address ranges interleave. Split the work by batch, or by rows with all heads together.
+ */
+typedef struct subquad_tensor_mut {
+    /**
+     * Element (0, 0, 0, 0).
+     */
+    float *data;
+    /**
+     * Independent problems.
+     */
+    size_t batch;
+    /**
+     * Matrices per problem.
+     */
+    size_t heads;
+    /**
+     * Rows of each matrix.
+     */
+    size_t rows;
+    /**
+     * Columns of each matrix.
+     */
+    size_t cols;
+    /**
+     * Elements from one problem to the next.
+     */
+    size_t batch_stride;
+    /**
+     * Elements from one matrix to the next.
+     */
+    size_t head_stride;
+    /**
+     * Elements from one row to the next.
+     */
+    size_t row_stride;
+    /**
+     * Elements from one column to the next: 1.
+     */
+    size_t col_stride;
+} subquad_tensor_mut;
+
+/**
+ * Where results go. Null data: not wanted; at least one is, or SUBQUAD_E_NULL.
+ *
+ * The first three sizes of each are (batch, query_heads, queries). Address ranges of outputs must not overlap each
+ * other, any input or the scratch: SUBQUAD_E_OVERLAP.
+ */
+typedef struct subquad_outputs {
+    /**
+     * The attention output, value_dim columns. A query that sees no key gives zeros.
+     */
+    struct subquad_tensor_mut out;
+    /**
+     * Natural log of the sum of the exponentiated scores, 1 column; minus infinity where no key is seen.
+     */
+    struct subquad_tensor_mut lse;
+    /**
+     * Unfinished rows for subquad_partial_merge, SUBQUAD_PARTIAL_HEAD + value_dim columns.
+     */
+    struct subquad_tensor_mut partials;
+    /**
+     * Scores of one stage, keys columns.
+     */
+    struct subquad_tensor_mut scores;
+    /**
+     * Which scores: SUBQUAD_STAGE_...; not read if none are wanted. Unknown: SUBQUAD_E_PARAMETER.
+     */
+    int32_t scores_stage;
+} subquad_outputs;
+
+/**
+ * What happened in a call that succeeded. Not written by one that failed.
+ */
+typedef struct subquad_report {
+    /**
+     * The back end that ran, SUBQUAD_ISA_...
+     */
+    int32_t isa;
+    /**
+     * Rows that saw no key.
+     */
+    size_t masked_rows;
+    /**
+     * Rows with a non-finite score or value among the keys they saw; they are NaN (one bit pattern), other rows are
+     * not touched by it.
+     */
+    size_t non_finite_rows;
+    /**
+     * Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
+     */
+    size_t repeated_blocks;
+    /**
+     * Largest absolute error of any output entry; infinity where no promise was asked for.
+     */
+    float bound;
+    /**
+     * Probability that the bound does not hold.
+     */
+    float bound_failure;
+} subquad_report;
+
+/**
+ * Sizes of an attention call. Query head h reads key and value head h / (query_heads / kv_heads).
+ */
+typedef struct subquad_shape {
+    /**
+     * Independent problems.
+     */
+    size_t batch;
+    /**
+     * Heads of queries and outputs: a multiple of kv_heads.
+     */
+    size_t query_heads;
+    /**
+     * Heads of keys and values.
+     */
+    size_t kv_heads;
+    /**
+     * Rows of each query matrix.
+     */
+    size_t queries;
+    /**
+     * Rows of each key and value matrix.
+     */
+    size_t keys;
+    /**
+     * Columns of queries and keys.
+     */
+    size_t dim;
+    /**
+     * Columns of values and outputs.
+     */
+    size_t value_dim;
+} subquad_shape;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * One line of English for a status, without a newline; "unknown status" for a number that is none. Never null; the
+ * memory is the library's and stays.
+ */
+const char *subquad_status_message(int32_t status);
+
+/**
+ * Version of the library that is linked, as "major.minor.patch".
+ */
+const char *subquad_version(void);
+
+/**
+ * Number of the binary interface that is linked: must equal SUBQUAD_ABI_VERSION of the header.
+ */
+int32_t subquad_abi_version(void);
+
+/**
+ * The back end that runs where a call names none, SUBQUAD_ISA_...
+ */
+int32_t subquad_isa_best(void);
+
+/**
+ * Name of a back end, whether this machine has it or not; "unknown" for a number that is none. Never null.
+ */
+const char *subquad_isa_name(int32_t isa);
+
+/**
+ * Exact attention: out = softmax(scores) v, for all problems and heads.
+ *
+ * q is batch x query_heads x queries x dim, k is batch x kv_heads x keys x dim, v is batch x kv_heads x keys x value_dim.
+ * Rows are independent: the same bits however the queries are split among calls or threads, and on every machine of an
+ * arithmetic class. Values are never refused: see non_finite_rows of the report. No queries, heads or problems: success,
+ * nothing written. No keys: every row is one that sees no key.
+ *
+ * `rules` may be null (no rules), `report` too (not wanted). `work` is `work_size` bytes of scratch at any address, as
+ * many as subquad_attention_forward_need says; its contents do not matter, before or after.
+ *
+ * Cost: 2 (dim + value_dim) flops and one exponential per query and key. No allocation, no thread, no lock.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written:
+ *
+ * - SUBQUAD_E_NULL: q, k or v is null where there is something to read, every output is null where there is something
+ *   to write, work is null and work_size is not 0, or there are segments without their arrays;
+ * - SUBQUAD_E_MISALIGNED: a pointer is not aligned for its type;
+ * - SUBQUAD_E_SHORT: work_size is less than the need;
+ * - SUBQUAD_E_SHAPE: sizes do not fit each other, query_heads is no multiple of kv_heads, a mask or bias has sizes
+ *   other than 1 and those of the call or more columns than keys, a col_stride is not 1, starts without segments;
+ * - SUBQUAD_E_OVERFLOW: a size does not fit the address space;
+ * - SUBQUAD_E_OVERLAP: an output, the report or the scratch shares addresses with itself, another of them or an input;
+ * - SUBQUAD_E_PARAMETER: scale or cap is negative, NaN or infinite, a slope or sink logit is not finite, a stage is
+ *   unknown;
+ * - SUBQUAD_E_RANGE: key_lengths, query_starts or key_starts leave their sequence;
+ * - SUBQUAD_E_UNSUPPORTED: this machine has no such isa.
+ *
+ * Where several apply it is one of them.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call.
+ */
+int32_t subquad_attention_forward(const struct subquad_attention *rules,
+                                  struct subquad_tensor q,
+                                  struct subquad_tensor k,
+                                  struct subquad_tensor v,
+                                  struct subquad_outputs outputs,
+                                  void *work,
+                                  size_t work_size,
+                                  struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
+ *
+ * With `want_scores` not 0: for a call that writes scores. The number is exact for the back end that `rules` force, or
+ * the best one of this machine; it does not depend on the number of queries. Rules and their arrays are checked as in
+ * the call, with its errors; a size beyond the address space is SUBQUAD_E_OVERFLOW, a null `bytes` SUBQUAD_E_NULL.
+ *
+ * # Safety
+ * Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+ */
+int32_t subquad_attention_forward_need(const struct subquad_attention *rules,
+                                       struct subquad_shape shape,
+                                       int32_t want_scores,
+                                       size_t *bytes);
+
+/**
+ * Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.
+ *
+ * A partial is SUBQUAD_PARTIAL_HEAD + value_dim floats, as subquad_attention_forward writes them. `range` bounds, per
+ * column, how far any two values of all those keys are apart; infinity if unknown. It is used for the error bounds only.
+ *
+ * Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+ * SUBQUAD_E_OVERLAP (of the two rows), SUBQUAD_E_PARAMETER (range is negative or NaN).
+ *
+ * # Safety
+ * Both pointers reach over a partial, and nobody else uses that of `into`.
+ */
+int32_t subquad_partial_merge(float *into,
+                              const float *from,
+                              size_t value_dim,
+                              float range);
+
+/**
+ * Natural log of the sum of the exponentiated scores of a partial row; minus infinity where no key was seen.
+ *
+ * Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERLAP.
+ *
+ * # Safety
+ * `partial` points to at least SUBQUAD_PARTIAL_HEAD floats, `lse` to one.
+ */
+int32_t subquad_partial_lse(const float *partial, float *lse);
+
+/**
+ * y[i] = exp(x[i]) for i < n: at most 0.79 ULP, gradual underflow included; NaN gives the canonical NaN.
+ *
+ * `isa` is SUBQUAD_ISA_..., 0 for the best of this machine. n = 0: success, nothing written.
+ *
+ * Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+ * SUBQUAD_E_OVERLAP (x and y share an address, also where they are the same), SUBQUAD_E_UNSUPPORTED (no such isa here).
+ *
+ * # Safety
+ * `x` and `y` reach over n floats, and nobody else uses those of `y`.
+ */
+int32_t subquad_exp(int32_t isa,
+                    const float *x,
+                    float *y,
+                    size_t n);
+
+/**
+ * y[i] = tanh(x[i]) for i < n: at most 2 ULP, odd bit for bit; NaN gives the canonical NaN.
+ *
+ * Arguments and errors as for subquad_exp.
+ *
+ * # Safety
+ * `x` and `y` reach over n floats, and nobody else uses those of `y`.
+ */
+int32_t subquad_tanh(int32_t isa, const float *x, float *y, size_t n);
+
+/**
+ * Softmax of a row of n floats, in place: row[i] = exp(row[i]) / sum of exp(row[j]).
+ *
+ * A row with a NaN or plus infinity becomes canonical NaN, one that is minus infinity throughout becomes zeros. Relative
+ * error of an entry: (|x - max| + ln n + ceil(n / 16) + 10) 2^-24 to first order, and 2^-149 absolutely.
+ * `isa` is SUBQUAD_ISA_..., 0 for the best of this machine. n = 0: success, nothing written.
+ *
+ * Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+ * SUBQUAD_E_UNSUPPORTED (no such isa here).
+ *
+ * # Safety
+ * `row` reaches over n floats that nobody else uses.
+ */
+int32_t subquad_softmax(int32_t isa,
+                        float *row,
+                        size_t n);
+
+/**
+ * Sum of x[i] * y[i] for i < n, in the fixed order of sixteen running sums, written to `result`; 0 for n = 0.
+ *
+ * Error: at most gamma(ceil(n / 16) + 5) * sum |x[i] y[i]|, gamma(m) = m 2^-24 / (1 - m 2^-24). x and y may be the same.
+ * `isa` is SUBQUAD_ISA_..., 0 for the best of this machine.
+ *
+ * Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+ * SUBQUAD_E_OVERLAP (result lies in x or y), SUBQUAD_E_UNSUPPORTED (no such isa here).
+ *
+ * # Safety
+ * `x` and `y` reach over n floats, `result` points to one that nobody else uses.
+ */
+int32_t subquad_dot(int32_t isa,
+                    const float *x,
+                    const float *y,
+                    size_t n,
+                    float *result);
+
+/**
+ * As subquad_dot in double, with 2^-53 in place of 2^-24.
+ *
+ * # Safety
+ * `x` and `y` reach over n doubles, `result` points to one that nobody else uses.
+ */
+int32_t subquad_dot_f64(int32_t isa, const double *x, const double *y, size_t n, double *result);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SUBQUAD_H */
