@@ -147,7 +147,7 @@ fn softmax() -> Box<dyn Contract> {
 }
 
 pub fn tables() -> Vec<Box<dyn Contract>> {
-    // SAFETY of all: pointers reach over n numbers of the block, or are refused.
+    // SAFETY: pointers reach over n numbers of the block, or are refused.
     let exp = |a: &Args<f32>| unsafe { subquad_exp(a.isa, a.x, a.to, a.n) };
     // SAFETY: as above.
     let tanh = |a: &Args<f32>| unsafe { subquad_tanh(a.isa, a.x, a.to, a.n) };
