@@ -16,8 +16,8 @@
 //!                            and product by 1 each          times that; or 3.25 u |x|, as tanh' <= 1
 //! tanh                       2 ULP: 2 u below 1, 4 u |x|    the input error E does not grow (tanh' <= 1);
 //! * cap                      1.25 u (cap2) + 1 u            E += min(6 u cap, 10 u |x|); then |x| <= cap
-//! bias, slopes               bias log2 e: 1.23 u |b|;       E += 1.25 u B (slopes 3.25, both 4.25), B = max of |bias| +
-//!                            slope: 3.23 u; their sum: 1    |slope distance| over keys that are not far (below)
+//! bias, slopes               bias log2 e: 1.23 u |b|;       E += (2 or 5) u B, B = max of |bias| + |slope distance|
+//!                            slope: 3.23 u; their sum: 1    over keys that are not far (below)
 //! score + bias               one rounding of the sum        E += u (|x| + B)
 //! learned sink               logit log2 e: 1.23 u           E = max(E, 2 u |logit|); a key of value 0
 //! 2^(s - M)                  s - M exact, 2^r off by w      weights off by exp(+-(E + w)) relative, w = 1.63e-7 (1.54e-7
@@ -229,17 +229,13 @@ impl Scores {
 
     /// After bias and slopes; masks only take keys away.
     fn biased(self, input: &Input<'_>, at: At) -> Option<Scores> {
-        if !(input.rules.has_bias() || input.rules.has_slopes()) {
+        if !input.rules.adds() {
             return Some(self);
         }
         let added2 = largest_addend(input, at, product_up(self.size, LOG2_E_UP))?;
         let added = product_up(added2, LN2_UP);
-        // Times log2 e: 1.23 u. A slope also times a distance, itself rounded; and the two together once more.
-        let roundings = match (input.rules.has_bias(), input.rules.has_slopes()) {
-            (_, false) => 1.25,
-            (false, true) => 3.25,
-            (true, true) => 4.25,
-        };
+        // Two more roundings than u each way are slopes: times log2 e, distance, product, difference.
+        let roundings = if input.rules.slopes() { 5.0 } else { 2.0 };
         let size = sum_up(self.size, added);
         let error = sum_up(product_up(roundings * UNIT, added), product_up(UNIT, size));
         // A subnormal slope times a distance below 2^64.

@@ -251,13 +251,13 @@ impl<'a> Rules<'a> {
         self.mask.is_some() || self.bias.is_some() || self.slopes.is_some()
     }
 
-    /// Whether a bias is added to the scores.
-    pub(crate) const fn has_bias(&self) -> bool {
-        self.bias.is_some()
+    /// Whether anything is added to scores that are not masked.
+    pub(crate) const fn adds(&self) -> bool {
+        self.bias.is_some() || self.slopes.is_some()
     }
 
-    /// Whether something that grows with distance is.
-    pub(crate) const fn has_slopes(&self) -> bool {
+    /// Whether one of them is slopes.
+    pub(crate) const fn slopes(&self) -> bool {
         self.slopes.is_some()
     }
 

@@ -4,8 +4,6 @@ mod elementary;
 mod reduce;
 mod row;
 mod softmax;
-#[cfg(test)]
-mod sweep;
 mod tile;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
