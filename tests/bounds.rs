@@ -127,9 +127,9 @@ fn no_error_exceeds_the_promise_on_data_as_networks_make_it() {
 fn no_mantissa_breaks_the_constants_of_the_rules() {
     // One key: the log-sum-exp is the score, and shows its error whole. Few dimensions, so that the constants count.
     for isa in [Isa::SCALAR, Isa::best()] {
-        let mut worst = [0.0f64; 9];
+        let mut worst = [0.0f64; 6];
         let mut x = noise(99);
-        for round in 0..20_000 {
+        for round in 0..60_000 {
             let dim = 1 + round % 3;
             let p = Problem::new([1, 1, dim, 1], || 0.0, || 0.0, || 1.0);
             let side = 8.0 * (1.0 + x().abs());
@@ -144,29 +144,27 @@ fn no_mantissa_breaks_the_constants_of_the_rules() {
             let bias = TensorRef::new(&other, [1, 1, 1, 1]).unwrap();
             let position = 1 + round % 100;
             let away = rules.with_offset(Offset::Keys(position as i64));
-            let zero = Problem::new([1, 1, dim, 1], || 0.0, || 0.0, || 1.0);
             let sum = move |_, _, s| s + o;
-            let cap = move |_, _, s: f64| 4.0 * o * (s / (4.0 * o)).tanh();
+            let cap = move |_, _, s: f64| o * (s / o).tanh();
             let far = move |_, _, s| s - o * position as f64;
             let both = move |_, _, s| s + o - o * position as f64;
             let all = [
                 p.measure(isa, rules, s, None, |_, _, s| s),
                 p.measure(isa, Rules::new(), 1.0 / (dim as f64).sqrt(), None, |_, _, s| s),
-                p.measure(isa, rules.with_cap(4.0 * other[0]), s, None, cap),
+                p.measure(isa, rules.with_cap(other[0]), s, None, cap),
                 p.measure(isa, rules.with_bias(bias), s, None, sum),
                 p.measure(isa, away.with_slopes(&other), s, None, far),
                 p.measure(isa, away.with_slopes(&other).with_bias(bias), s, None, both),
-                zero.measure(isa, rules.with_bias(bias), s, None, sum),
-                zero.measure(isa, away.with_slopes(&other), s, None, far),
-                zero.measure(isa, rules.with_sink_logits(&other), s, Some(other[0]), |_, _, s| s),
             ];
             for (worst, m) in worst.iter_mut().zip(all) {
                 m.check("constants");
                 *worst = worst.max(m.lse / f64::from(m.bound.lse.value));
             }
         }
-        let what = "scale, default scale, cap, bias, slopes, both, bias alone, slopes alone, sink alone";
-        println!("{}: {what}: {worst:.2?} of the promise", isa.name());
+        println!(
+            "{}: scale, default scale, cap, bias, slopes, both: {worst:.2?} of the promise",
+            isa.name()
+        );
     }
 }
 
@@ -241,31 +239,6 @@ fn a_single_score_chain_reaches_the_lse_promise() {
         let lse = m.lse / f64::from(m.bound.lse.value);
         println!("{}: lse {lse:.3} of the promise", isa.name());
         assert!(lse > 0.5, "{lse}");
-    }
-}
-
-#[test]
-fn biases_reach_the_promise() {
-    // Times log2 e they are just above a power of two, where a rounding is largest; of a thousand neighbours, the one
-    // that comes out highest and the one that comes out lowest.
-    let first = (std::f32::consts::LN_2 * 4096.0).to_bits() + 1;
-    let off = |b: f32| f64::from(b * std::f32::consts::LOG2_E) - f64::from(b) * std::f64::consts::LOG2_E;
-    let mut near: Vec<f32> = (first..first + 1000).map(f32::from_bits).collect();
-    near.sort_by(|&a, &b| off(a).total_cmp(&off(b)));
-    let bias = [near[0], near[999]];
-    let mut p = Problem::new([1, 2, 1, 1], || 0.0, || 0.0, || 1.0);
-    p.v[1] = -1.0;
-    for isa in Isa::all() {
-        let rules = Rules::new()
-            .with_scale(1.0)
-            .with_bias(TensorRef::new(&bias, [1, 1, 1, 2]).unwrap());
-        let m = p.measure(isa, rules, 1.0, None, |_, j, s| s + f64::from(bias[j]));
-        m.check("biases");
-        // One is rounded up by u, the other down by u; what log2 e is off by is common to both and cancels. That is 1 of
-        // 2.25 u promised: the constant of log2 e counts where scores differ, and the sum with the score is exact at 0.
-        let out = m.out / f64::from(m.bound.out.value);
-        println!("{}: out {out:.3} of the promise", isa.name());
-        assert!(out > 0.42, "{out}");
     }
 }
 
