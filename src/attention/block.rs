@@ -190,10 +190,15 @@ impl<'s> Block<'s> {
         let mut again = [true; PANELS];
         self.max.fill(kernels::NOTHING);
         self.pass(input, place, watch, &mut again);
+        for (p, again) in again.iter_mut().enumerate() {
+            // A sum may have overflowed only because its reference was still low.
+            *again |= place.panel(p, self.lanes).used > 0 && !all_finite(self.panel(p).out);
+        }
         let repeated = again.iter().filter(|&&again| again).count();
         if repeated > 0 {
-            // Some weight may have lost bits under a reference that was raised later. With the last reference known
-            // from the start there is nothing to rescale, and the result is the one that every cut into runs agrees on.
+            // Some weight may have lost bits, or some sum its finite value, under a reference that was raised later. With
+            // the last reference known from the start there is nothing to rescale, and the result is the one that every
+            // cut into runs agrees on.
             self.pass(input, place, watch, &mut again);
         }
         repeated
@@ -299,6 +304,11 @@ impl Panel<'_> {
         self.out.fill(0.0);
         self.low.fill(f32::INFINITY);
     }
+}
+
+/// Without a branch per number, so that it is done in vectors.
+pub(super) fn all_finite(x: &[f32]) -> bool {
+    x.iter().fold(true, |all, x| all & x.is_finite())
 }
 
 /// What each lane adds to the scores of keys `start..`: minus infinity where it does not see the key.

@@ -1,6 +1,6 @@
 //! Exact attention for few queries against many keys, as in generating one token after the other.
 
-use super::block::{Input, Place};
+use super::block::{all_finite, Input, Place};
 use super::certificate::Rounding;
 use super::outputs::{Outputs, Stage, Sums};
 use super::reach::Reach;
@@ -208,10 +208,15 @@ impl Work<'_> {
         }
     }
 
-    /// All keys, in order; twice where weights may have lost bits (see `Block::run`).
+    /// All keys, in order; twice where bits may have been lost (see `Block::run`).
     fn run(&mut self, input: &Input<'_>, place: &Place, outputs: &mut Outputs<'_>) -> bool {
         self.max.fill(kernels::NOTHING);
-        if !self.keys(input, place, outputs) {
+        let safe = !self.keys(input, place, outputs);
+        let sums = self
+            .out
+            .get(..place.used.saturating_mul(self.out_stride))
+            .unwrap_or(&[]);
+        if safe && all_finite(sums) {
             return false;
         }
         self.keys(input, place, outputs);
