@@ -240,6 +240,7 @@ fn adversary(r: &mut Random, keys: usize) -> Problem {
     );
     p.scale = Some(1.0);
     p.causal = r.once_in(3);
+    p.window = (r.once_in(3).then(|| r.below(keys)), None);
     p.offset = subquad::attention::Offset::Keys(r.below(keys + 1) as i64);
     if r.once_in(3) {
         let hidden = (0..keys)
