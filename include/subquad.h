@@ -183,11 +183,6 @@
 #define SUBQUAD_ISA_WASM 8
 
 /**
- * Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
- */
-#define SUBQUAD_PARTIAL_HEAD 4
-
-/**
  * scale * q.k, for every key.
  */
 #define SUBQUAD_STAGE_RAW 0
@@ -206,6 +201,11 @@
  * The probabilities; zeros where hidden.
  */
 #define SUBQUAD_STAGE_SOFTMAX 3
+
+/**
+ * Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
+ */
+#define SUBQUAD_PARTIAL_HEAD 4
 
 /**
  * A boolean mask: batch x heads x rows x cols bytes, laid out as subquad_tensor; 0 hides the key.

@@ -1,17 +1,14 @@
 //! Attention.
 
-use super::{apart, give, info, optional, optional_slice, scratch, status, Extent};
-use super::{subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
-use crate::attention::{Exact, Offset, Outputs, Partial, Rules, Segments, Shape, Stage};
+use super::{apart, give, info, optional, scratch, status, Extent};
+use super::{subquad_attention, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
+use crate::attention::{Exact, Outputs, Rules, Shape, Stage};
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
 use crate::view::TensorRef;
 use core::ffi::c_void;
-
-/// Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
-pub const SUBQUAD_PARTIAL_HEAD: usize = 4;
 
 /// scale * q.k, for every key.
 pub const SUBQUAD_STAGE_RAW: i32 = 0;
@@ -107,49 +104,6 @@ pub unsafe extern "C" fn subquad_attention_forward_need(
     };
     // SAFETY: the caller's promise, word for word.
     status(unsafe { bytes_of(rules, shape, bytes, need) })
-}
-
-/// Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.
-///
-/// A partial is SUBQUAD_PARTIAL_HEAD + value_dim floats, as subquad_attention_forward writes them. `range` bounds, per
-/// column, how far any two values of all those keys are apart; infinity if unknown. It is used for the error bounds only.
-///
-/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
-/// SUBQUAD_E_OVERLAP (of the two rows), SUBQUAD_E_PARAMETER (range is negative or NaN).
-///
-/// # Safety
-/// Both pointers reach over a partial, and nobody else uses that of `into`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn subquad_partial_merge(into: *mut f32, from: *const f32, value_dim: usize, range: f32) -> i32 {
-    let merge = || {
-        let width = Partial::width(value_dim);
-        apart(&[Extent::of(into, width)?], &[Extent::of(from, width)?])?;
-        // SAFETY: the caller's promise, word for word; the two do not overlap.
-        let (into, from) = unsafe { (super::slice_mut(into, width)?, super::slice(from, width)?) };
-        Partial::from_row(into)?.merge_row(from, range)
-    };
-    status(merge())
-}
-
-/// Natural log of the sum of the exponentiated scores of a partial row; minus infinity where no key was seen.
-///
-/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERLAP.
-///
-/// # Safety
-/// `partial` points to at least SUBQUAD_PARTIAL_HEAD floats, `lse` to one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32) -> i32 {
-    let value = || {
-        apart(&[Extent::of(lse, 1)?], &[Extent::of(partial, Partial::HEAD)?])?;
-        let mut head = Partial::EMPTY_HEAD;
-        // SAFETY: the caller's promise, word for word.
-        head.copy_from_slice(unsafe { super::slice(partial, Partial::HEAD)? });
-        let value = Partial::from_row(&mut head)?.lse();
-        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
-        unsafe { give(lse, value) };
-        Ok(())
-    };
-    status(value())
 }
 
 /// What a call names, before any of it is believed.
@@ -269,109 +223,6 @@ unsafe fn bytes_of(
     // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
     unsafe { give(bytes, need) };
     Ok(())
-}
-
-impl subquad_attention {
-    /// What a null pointer means: all zero.
-    const NONE: subquad_attention = subquad_attention {
-        scale: 0.0,
-        cap: 0.0,
-        causal: 0,
-        offset_to_end: 0,
-        offset: 0,
-        has_left: 0,
-        has_right: 0,
-        left: 0,
-        right: 0,
-        sinks: 0,
-        sink_logits: core::ptr::null(),
-        slopes: core::ptr::null(),
-        mask: subquad_mask::NONE,
-        bias: subquad_tensor::NONE,
-        key_lengths: core::ptr::null(),
-        query_starts: core::ptr::null(),
-        key_starts: core::ptr::null(),
-        segments: 0,
-        key_run: 0,
-        isa: 0,
-    };
-
-    /// Numbers in `query_starts` and in `key_starts`.
-    fn starts(&self) -> Result<usize, Error> {
-        if self.segments == 0 {
-            let none = self.query_starts.is_null() && self.key_starts.is_null();
-            return if none { Ok(0) } else { Err(Error::Shape) };
-        }
-        self.segments.checked_add(1).ok_or(Error::Overflow)
-    }
-
-    /// Memory that the rules point to.
-    fn extents(&self, batch: usize, query_heads: usize) -> Result<[Extent; 7], Error> {
-        let starts = self.starts()?;
-        Ok([
-            self.mask.optional_extent()?,
-            self.bias.optional_extent()?,
-            Extent::optional(self.sink_logits, query_heads)?,
-            Extent::optional(self.slopes, query_heads)?,
-            Extent::optional(self.key_lengths, batch)?,
-            Extent::of(self.query_starts, starts)?,
-            Extent::of(self.key_starts, starts)?,
-        ])
-    }
-
-    /// # Safety
-    /// The pointers reach as far as the shape says, and nobody writes there during 'a.
-    unsafe fn read<'a>(&self, shape: &Shape) -> Result<Rules<'a>, Error> {
-        let window = |has: i32, keys: usize| (has != 0).then_some(keys);
-        let mut rules = Rules::new()
-            .with_cap(self.cap)
-            .with_window(window(self.has_left, self.left), window(self.has_right, self.right))
-            .with_sinks(self.sinks)
-            .with_offset(match self.offset_to_end {
-                0 => Offset::Keys(self.offset),
-                _ => Offset::ToEnd,
-            });
-        if self.scale != 0.0 {
-            rules = rules.with_scale(self.scale);
-        }
-        if self.causal != 0 {
-            rules = rules.with_causal();
-        }
-        // SAFETY: the caller's promise, word for word.
-        unsafe { self.read_arrays(rules, shape) }
-    }
-
-    /// # Safety
-    /// As for [`read`](subquad_attention::read).
-    unsafe fn read_arrays<'a>(&self, mut rules: Rules<'a>, shape: &Shape) -> Result<Rules<'a>, Error> {
-        let starts = self.starts()?;
-        // SAFETY: the caller's promise, word for word.
-        unsafe {
-            if let Some(logits) = optional_slice(self.sink_logits, shape.query_heads)? {
-                rules = rules.with_sink_logits(logits);
-            }
-            if let Some(slopes) = optional_slice(self.slopes, shape.query_heads)? {
-                rules = rules.with_slopes(slopes);
-            }
-            if let Some(lengths) = optional_slice(self.key_lengths, shape.batch)? {
-                rules = rules.with_key_lengths(lengths);
-            }
-            if let Some(mask) = self.mask.optional_view()? {
-                rules = rules.with_mask(mask);
-            }
-            if let Some(bias) = self.bias.optional_view()? {
-                rules = rules.with_bias(bias);
-            }
-            if starts != 0 {
-                let (queries, keys) = (
-                    super::slice(self.query_starts, starts)?,
-                    super::slice(self.key_starts, starts)?,
-                );
-                rules = rules.with_segments(Segments { queries, keys });
-            }
-        }
-        Ok(rules)
-    }
 }
 
 impl subquad_outputs {

@@ -9,11 +9,14 @@ mod info;
 mod kernels;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod partial;
+mod rules;
 mod types;
 
 pub use attention::*;
 pub use info::*;
 pub use kernels::*;
+pub use partial::*;
 pub use types::{
     subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor, subquad_tensor_mut,
 };

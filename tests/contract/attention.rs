@@ -397,6 +397,32 @@ fn need_rows() -> Vec<Spoil> {
     rows
 }
 
+/// At the worst address, one past a boundary, a call takes what the query says and not a byte less.
+pub fn check_need(m: &Memory) {
+    for want_scores in [0, 1] {
+        for rules in [true, false] {
+            let mut a = good(m);
+            a.want_scores = want_scores;
+            if want_scores == 0 {
+                a.outputs.scores.data = null_mut();
+            }
+            if !rules {
+                a.rules_at = null_mut();
+            }
+            assert_eq!(need(&a), SUBQUAD_OK);
+            // SAFETY: `need` has just written there.
+            a.work_size = unsafe { a.bytes.read() };
+            let boundary = a.work as usize;
+            a.work = a
+                .work
+                .wrapping_byte_add(boundary.wrapping_neg() % subquad::scratch::ALIGN + 1);
+            assert_eq!(forward(&a), SUBQUAD_OK);
+            a.work_size -= 1;
+            assert_eq!(forward(&a), SUBQUAD_E_SHORT);
+        }
+    }
+}
+
 pub fn tables() -> Vec<Box<dyn Contract>> {
     vec![
         Box::new(Table {

@@ -190,6 +190,11 @@ fn every_function_has_every_row_and_keeps_it() {
     assert!(count >= 150);
 }
 
+#[test]
+fn the_size_query_is_exact() {
+    attention::check_need(&Memory::new());
+}
+
 fn text(pointer: *const std::ffi::c_char) -> &'static str {
     // SAFETY: the functions promise a constant text.
     unsafe { CStr::from_ptr(pointer) }.to_str().unwrap()
