@@ -183,6 +183,11 @@
 #define SUBQUAD_ISA_WASM 8
 
 /**
+ * Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
+ */
+#define SUBQUAD_PARTIAL_HEAD 4
+
+/**
  * scale * q.k, for every key.
  */
 #define SUBQUAD_STAGE_RAW 0
@@ -201,11 +206,6 @@
  * The probabilities; zeros where hidden.
  */
 #define SUBQUAD_STAGE_SOFTMAX 3
-
-/**
- * Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
- */
-#define SUBQUAD_PARTIAL_HEAD 4
 
 /**
  * A boolean mask: batch x heads x rows x cols bytes, laid out as subquad_tensor; 0 hides the key.
@@ -615,6 +615,37 @@ int32_t subquad_attention_forward_need(const struct subquad_attention *rules,
                                        struct subquad_shape shape,
                                        int32_t want_scores,
                                        size_t *bytes);
+
+/**
+ * Exact attention for few queries against many keys: as subquad_attention_forward, with the same arguments, outputs and
+ * errors, and an order of operations, hence last bits, of its own.
+ *
+ * It pays while queries times query_heads / kv_heads are at most 8 or so; its cost is reading the keys and values once.
+ * `key_run` is not used. `work` is scratch as subquad_attention_decode_need says.
+ *
+ * # Safety
+ * As for subquad_attention_forward.
+ */
+int32_t subquad_attention_decode(const struct subquad_attention *rules,
+                                 struct subquad_tensor q,
+                                 struct subquad_tensor k,
+                                 struct subquad_tensor v,
+                                 struct subquad_outputs outputs,
+                                 void *work,
+                                 size_t work_size,
+                                 struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_attention_decode takes for these rules and this shape, written to `bytes`.
+ *
+ * Errors as for subquad_attention_forward_need.
+ *
+ * # Safety
+ * Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+ */
+int32_t subquad_attention_decode_need(const struct subquad_attention *rules,
+                                      struct subquad_shape shape,
+                                      size_t *bytes);
 
 /**
  * Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.

@@ -67,6 +67,18 @@ pub const fn up(x: f32) -> f32 {
     }
 }
 
+/// At least `a + b`. For numbers that are not negative.
+#[must_use]
+pub const fn sum_up(a: f32, b: f32) -> f32 {
+    up(a + b)
+}
+
+/// At least `a * b`. For numbers that are not negative.
+#[must_use]
+pub const fn product_up(a: f32, b: f32) -> f32 {
+    up(a * b)
+}
+
 /// `n u / (1 - n u)`: the relative error of `n` roundings in a row (Higham, Accuracy and Stability, lemma 3.1).
 #[must_use]
 pub const fn gamma(n: usize) -> f32 {
@@ -93,6 +105,18 @@ mod tests {
             assert!(f64::from(gamma(n)) <= exact * (1.0 + 8.0 * f64::from(f32::EPSILON)) + 1e-44);
         }
         assert_eq!(gamma(1 << 23), f32::INFINITY);
+    }
+
+    #[test]
+    fn sums_and_products_round_up() {
+        // f64 holds both exactly; the smallest numbers, whose product underflows, included.
+        let numbers = [0.0f32, 1e-45, 1.1e-38, 0.1, 1.0, 1.0 + f32::EPSILON, 3.3e9, 1e19];
+        for (a, b) in numbers.iter().flat_map(|&a| numbers.iter().map(move |&b| (a, b))) {
+            assert!(f64::from(sum_up(a, b)) >= f64::from(a) + f64::from(b));
+            assert!(f64::from(product_up(a, b)) >= f64::from(a) * f64::from(b));
+        }
+        assert_eq!(product_up(1e30, 1e30), f32::INFINITY);
+        assert!(sum_up(f32::NAN, 1.0).is_nan() && product_up(0.0, f32::INFINITY).is_nan());
     }
 
     #[test]

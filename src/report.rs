@@ -13,7 +13,8 @@ pub struct Report {
     pub masked_rows: usize,
     /// Rows with a non-finite score or value among the keys they saw: canonical NaN.
     pub non_finite_rows: usize,
-    /// Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
+    /// Blocks of queries that were run a second time: their scores spread over more than 100 powers of two, or a sum of
+    /// values was not finite.
     pub repeated_blocks: usize,
     /// The promise about the output; [`Bound::UNKNOWN`] unless it was asked for.
     pub bound: Bound,

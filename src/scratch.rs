@@ -124,11 +124,10 @@ impl<'a> Scratch<'a> {
         self.used
     }
 
-    /// [`Error::Short`] unless `need` is still there; nothing is taken. [`Error::Overflow`] where no buffer could do.
+    /// [`Error::Short`] unless `need` is still there, whatever the address; nothing is taken. [`Error::Overflow`] where no
+    /// buffer could do.
     pub fn check(&self, need: Need) -> Result<(), Error> {
-        let pieces = need.pieces.ok_or(Error::Overflow)?;
-        let lost = if pieces == 0 { 0 } else { self.lost() };
-        match pieces.checked_add(lost) {
+        match need.checked_bytes() {
             Some(n) if n <= self.left => Ok(()),
             Some(_) => Err(Error::Short),
             None => Err(Error::Overflow),

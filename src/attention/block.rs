@@ -1,34 +1,41 @@
 //! One block of queries against all its keys: the loop that every tile runs in.
 
-use super::rules::{At, Rules, Span};
+use super::outputs::Sums;
+use super::reach::{Cursor, Reach, Run};
+use super::rules::{At, Rules};
 use super::Shape;
 use crate::error::Error;
 use crate::kernels::{self, Lanes};
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{MatRef, TensorRef};
+use crate::view::TensorRef;
 
 /// Most lanes of a block over all back ends of this build.
 pub(super) const MOST_LANES: usize = kernels::most_block_lanes();
 
-/// Working memory of a block, all in the caller's scratch.
+/// Panels of lanes that read a run of keys one after the other while it is in the second-level cache.
+const PANELS: usize = if cfg!(target_pointer_width = "64") { 8 } else { 1 };
+
+/// Working memory of a block of queries: up to [`PANELS`] panels of lanes. All of it is in the caller's scratch.
 pub(super) struct Block<'s> {
     lanes: usize,
     run: usize,
-    /// Queries, `[dim][lane]`, times scale and log2 e.
+    dim: usize,
+    value_dim: usize,
+    /// Queries, `[panel][dim][lane]`, times scale and log2 e.
     q_t: &'s mut [f32],
     /// Scores, then weights, of a run of keys: `[key][lane]`.
     tile: &'s mut [f32],
     /// What is added to the scores of a run; empty where no rule needs it.
     bias: &'s mut [f32],
-    /// Weighted sums of values, `[column][lane]`.
-    pub out: &'s mut [f32],
-    /// Softmax references.
-    pub max: &'s mut [f32],
+    /// Weighted sums of values, `[panel][column][lane]`.
+    out: &'s mut [f32],
+    /// Softmax references, `[panel][lane]` like all that follow.
+    max: &'s mut [f32],
     /// Sums of weights.
-    pub sum: &'s mut [f32],
+    sum: &'s mut [f32],
     /// Lowest live scores.
-    pub low: &'s mut [f32],
+    low: &'s mut [f32],
     factor: &'s mut [f32],
 }
 
@@ -39,11 +46,21 @@ pub(super) struct Place {
     pub kv_head: usize,
     pub group: usize,
     pub start: usize,
-    /// Lanes in use.
+    /// Lanes in use, over all panels.
     pub used: usize,
 }
 
 impl Place {
+    /// The part that panel `p` holds.
+    fn panel(&self, p: usize, lanes: usize) -> Place {
+        let skipped = p.saturating_mul(lanes).min(self.used);
+        Place {
+            start: self.start + skipped,
+            used: (self.used - skipped).min(lanes),
+            ..*self
+        }
+    }
+
     pub(super) fn at(&self, lane: usize) -> At {
         let pair = self.start + lane;
         // `group` is not 0 where there are lanes.
@@ -59,7 +76,7 @@ impl Place {
 /// What a block reads.
 pub(super) struct Input<'a> {
     pub shape: Shape,
-    pub rules: Rules<'a>,
+    pub rules: &'a Rules<'a>,
     pub isa: Isa,
     pub q: TensorRef<'a, f32>,
     pub k: TensorRef<'a, f32>,
@@ -88,17 +105,25 @@ impl Watch for Unwatched {
     fn shaped(&mut self, _: &Place, _: usize, _: &[f32], _: usize) {}
 }
 
+/// Lanes that a call uses at once: all its rows, or as many as there are panels for.
+pub(super) const fn block_rows(shape: &Shape, lanes: usize) -> usize {
+    let pairs = shape.queries.saturating_mul(shape.group());
+    let panels = pairs.div_ceil(lanes);
+    lanes * if panels < PANELS { panels } else { PANELS }
+}
+
 impl<'s> Block<'s> {
     pub(super) const fn need(shape: &Shape, lanes: usize, run: usize, biased: bool) -> Need {
+        let rows = block_rows(shape, lanes);
         Need::NONE
-            .and::<f32>(shape.dim.saturating_mul(lanes))
+            .and::<f32>(shape.dim.saturating_mul(rows))
             .and::<f32>(run.saturating_mul(lanes))
             .and::<f32>(if biased { run.saturating_mul(lanes) } else { 0 })
-            .and::<f32>(shape.value_dim.saturating_mul(lanes))
-            .and::<f32>(lanes)
-            .and::<f32>(lanes)
-            .and::<f32>(lanes)
-            .and::<f32>(lanes)
+            .and::<f32>(shape.value_dim.saturating_mul(rows))
+            .and::<f32>(rows)
+            .and::<f32>(rows)
+            .and::<f32>(rows)
+            .and::<f32>(rows)
     }
 
     pub(super) fn take(
@@ -109,133 +134,196 @@ impl<'s> Block<'s> {
         biased: bool,
     ) -> Result<Self, Error> {
         scratch.check(Self::need(shape, lanes, run, biased))?;
+        let rows = block_rows(shape, lanes);
         Ok(Block {
             lanes,
             run,
-            q_t: scratch.take(shape.dim.saturating_mul(lanes))?,
+            dim: shape.dim,
+            value_dim: shape.value_dim,
+            q_t: scratch.take(shape.dim.saturating_mul(rows))?,
             tile: scratch.take(run.saturating_mul(lanes))?,
             bias: scratch.take(if biased { run.saturating_mul(lanes) } else { 0 })?,
-            out: scratch.take(shape.value_dim.saturating_mul(lanes))?,
-            max: scratch.take(lanes)?,
-            sum: scratch.take(lanes)?,
-            low: scratch.take(lanes)?,
-            factor: scratch.take(lanes)?,
+            out: scratch.take(shape.value_dim.saturating_mul(rows))?,
+            max: scratch.take(rows)?,
+            sum: scratch.take(rows)?,
+            low: scratch.take(rows)?,
+            factor: scratch.take(rows)?,
         })
     }
 
-    pub(super) const fn lanes(&self) -> usize {
-        self.lanes
+    /// What row `row` of the block has come to.
+    pub(super) fn sums(&self, row: usize) -> Sums<'_> {
+        let number = |x: &[f32]| x.get(row).copied().unwrap_or(0.0);
+        let lanes = self.lanes.max(1);
+        let column = (row / lanes).saturating_mul(self.value_dim * lanes) + row % lanes;
+        Sums {
+            max: number(self.max),
+            sum: number(self.sum),
+            low: number(self.low),
+            values: self.out.get(column..).unwrap_or(&[]),
+            stride: self.lanes,
+        }
     }
 
     /// Queries into lanes, scaled. Unused lanes are zero.
     pub(super) fn load(&mut self, input: &Input<'_>, place: &Place) {
         let scale = input.rules.scale2(input.shape.dim);
-        for lane in 0..self.lanes {
-            let at = place.at(lane);
-            let row = if lane < place.used {
-                input.q.matrix(at.batch, at.head).row(at.query)
-            } else {
-                &[]
-            };
-            let lane_of_columns = self
-                .q_t
-                .get_mut(lane..)
-                .unwrap_or(&mut [])
-                .iter_mut()
-                .step_by(self.lanes);
-            let mut values = row.iter();
-            lane_of_columns.for_each(|to| *to = values.next().map_or(0.0, |&x| x * scale));
+        let lanes = self.lanes.max(1);
+        for (p, q_t) in self.q_t.chunks_exact_mut((self.dim * lanes).max(1)).enumerate() {
+            let place = place.panel(p, lanes);
+            for lane in 0..lanes {
+                let row = if lane < place.used {
+                    let at = place.at(lane);
+                    input.q.matrix(at.batch, at.head).row(at.query)
+                } else {
+                    &[]
+                };
+                let mut values = row.iter();
+                let column = q_t.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes);
+                column.for_each(|to| *to = values.next().map_or(0.0, |&x| x * scale));
+            }
         }
     }
 
-    /// All keys, in order. Returns whether it took a second run.
-    pub(super) fn run(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> bool {
+    /// All keys, in order. Returns how many panels took a second pass.
+    pub(super) fn run(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> usize {
+        let mut again = [true; PANELS];
         self.max.fill(kernels::NOTHING);
-        if !self.keys(input, place, watch) {
-            return false;
+        self.pass(input, place, watch, &mut again);
+        for (p, again) in again.iter_mut().enumerate() {
+            // A sum may have overflowed only because its reference was still low.
+            *again |= place.panel(p, self.lanes).used > 0 && !all_finite(self.panel(p).out);
         }
-        // Some weight may have lost bits under a reference that was raised later. With the last reference known from
-        // the start there is nothing to rescale, and the result is the one that every cut into runs agrees on.
-        self.keys(input, place, watch);
-        true
+        let repeated = again.iter().filter(|&&again| again).count();
+        if repeated > 0 {
+            // Some weight may have lost bits, or some sum its finite value, under a reference that was raised later. With
+            // the last reference known from the start there is nothing to rescale, and the result is the one that every
+            // cut into runs agrees on.
+            self.pass(input, place, watch, &mut again);
+        }
+        repeated
     }
 
-    /// One pass over the keys from the references in `max`; whether it should be repeated.
-    fn keys(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> bool {
-        self.sum.fill(0.0);
-        self.out.fill(0.0);
-        self.low.fill(f32::INFINITY);
-        let mut spans = [Span::EMPTY; MOST_LANES];
-        let spans = spans.get_mut(..place.used).unwrap_or(&mut []);
-        for (lane, span) in spans.iter_mut().enumerate() {
-            *span = input.rules.span(&input.shape, place.batch, place.at(lane).query);
+    /// One pass of the panels in `wanted` over their keys, from the references in `max`; leaves the panels that should
+    /// be repeated.
+    ///
+    /// Panels take turns at a run of keys, so that it is read from memory once for all of them.
+    fn pass<W: Watch>(&mut self, input: &Input<'_>, place: &Place, watch: &mut W, wanted: &mut [bool; PANELS]) {
+        let mut cursors = [Cursor::DONE; PANELS];
+        for (p, (cursor, &wanted)) in cursors.iter_mut().zip(wanted.iter()).enumerate() {
+            let part = place.panel(p, self.lanes);
+            if wanted && part.used > 0 {
+                *cursor = Cursor::new(Reach::of(input, &part, W::EVERY_KEY));
+                self.panel(p).clear();
+            }
         }
-        let reach = Reach::of(spans, input, watch);
-        let (k, v) = (
-            input.k.matrix(place.batch, place.kv_head),
-            input.v.matrix(place.batch, place.kv_head),
-        );
-        let mut repeat = false;
-        let mut j = 0;
-        while let Some((start, end, whole)) = reach.next(j, self.run) {
-            j = end;
-            let run = (k.row_range(start..end), v.row_range(start..end));
-            repeat |= self.step(input, place, spans, (start, end), whole, run, watch);
+        *wanted = [false; PANELS];
+        while let Some(start) = cursors
+            .iter()
+            .filter_map(|c| c.peek(self.run))
+            .map(|run| run.start)
+            .min()
+        {
+            let limit = start.saturating_add(self.run);
+            for (p, (cursor, again)) in cursors.iter_mut().zip(wanted.iter_mut()).enumerate() {
+                while let Some(run) = cursor.next_before(limit, self.run) {
+                    *again |= self.step(input, p, &place.panel(p, self.lanes), run, watch);
+                }
+            }
         }
-        repeat
     }
 
-    #[allow(clippy::too_many_arguments)] // one call site; a struct would only rename the words
-    fn step(
-        &mut self,
-        input: &Input<'_>,
-        place: &Place,
-        spans: &[Span],
-        (start, end): (usize, usize),
-        whole: bool,
-        (k, v): (MatRef<'_, f32>, MatRef<'_, f32>),
-        watch: &mut impl Watch,
-    ) -> bool {
-        let isa = input.isa;
-        let size = (end - start).saturating_mul(self.lanes);
-        let tile = self.tile.get_mut(..size).unwrap_or(&mut []);
-        kernels::scores(isa, self.q_t, k, tile);
-        watch.raw(place, start, tile, self.lanes);
+    fn panel(&mut self, p: usize) -> Panel<'_> {
+        let part = |n: usize| p.saturating_mul(n)..p.saturating_add(1).saturating_mul(n);
+        let lanes = part(self.lanes);
+        Panel {
+            q_t: self.q_t.get(part(self.dim * self.lanes)).unwrap_or(&[]),
+            out: self.out.get_mut(part(self.value_dim * self.lanes)).unwrap_or(&mut []),
+            max: self.max.get_mut(lanes.clone()).unwrap_or(&mut []),
+            sum: self.sum.get_mut(lanes.clone()).unwrap_or(&mut []),
+            low: self.low.get_mut(lanes.clone()).unwrap_or(&mut []),
+            factor: self.factor.get_mut(lanes).unwrap_or(&mut []),
+            tile: self.tile,
+            bias: self.bias,
+        }
+    }
+
+    /// One run of keys for one panel; whether the panel should be repeated.
+    fn step(&mut self, input: &Input<'_>, p: usize, place: &Place, run: Run, watch: &mut impl Watch) -> bool {
+        let (isa, lanes) = (input.isa, self.lanes);
+        let size = (run.end - run.start).saturating_mul(lanes);
+        let k = input.k.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
+        let v = input.v.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
+        let panel = self.panel(p);
+        let tile = panel.tile.get_mut(..size).unwrap_or(&mut []);
+        kernels::scores(isa, panel.q_t, k, tile);
+        watch.raw(place, run.start, tile, lanes);
         let cap = input.rules.cap2();
         if cap != 0.0 {
             kernels::cap(isa, tile, cap);
         }
-        watch.capped(place, start, tile, self.lanes);
-        let masked = !whole;
-        if masked {
-            let bias = self.bias.get_mut(..size).unwrap_or(&mut []);
-            fill_bias(bias, self.lanes, input, place, spans, start);
+        watch.capped(place, run.start, tile, lanes);
+        if !run.whole {
+            let bias = panel.bias.get_mut(..size).unwrap_or(&mut []);
+            fill_bias(bias, lanes, input, place, run.start);
             kernels::add_bias(isa, tile, bias);
-            watch.shaped(place, start, tile, self.lanes);
+            watch.shaped(place, run.start, tile, lanes);
         }
-        let lanes = Lanes {
-            max: self.max,
-            sum: self.sum,
-            low: self.low,
-            factor: self.factor,
+        let state = Lanes {
+            max: panel.max,
+            sum: panel.sum,
+            low: panel.low,
+            factor: panel.factor,
         };
-        let repeat = kernels::weigh(isa, tile, lanes, masked);
-        if masked {
-            kernels::masked_values(isa, tile, v, self.factor, self.out);
+        let repeat = kernels::weigh(isa, tile, state, !run.whole);
+        if run.whole {
+            kernels::values(isa, tile, v, panel.factor, panel.out);
         } else {
-            kernels::values(isa, tile, v, self.factor, self.out);
+            kernels::masked_values(isa, tile, v, panel.factor, panel.out);
         }
         repeat
     }
 }
 
+/// One panel's share of a block.
+struct Panel<'p> {
+    q_t: &'p [f32],
+    out: &'p mut [f32],
+    max: &'p mut [f32],
+    sum: &'p mut [f32],
+    low: &'p mut [f32],
+    factor: &'p mut [f32],
+    tile: &'p mut [f32],
+    bias: &'p mut [f32],
+}
+
+impl Panel<'_> {
+    /// Forgets all keys, but not the references.
+    fn clear(&mut self) {
+        self.sum.fill(0.0);
+        self.out.fill(0.0);
+        self.low.fill(f32::INFINITY);
+    }
+}
+
+/// Without a branch per number, so that it is done in vectors.
+pub(super) fn all_finite(x: &[f32]) -> bool {
+    x.iter().fold(true, |all, x| all & x.is_finite())
+}
+
 /// What each lane adds to the scores of keys `start..`: minus infinity where it does not see the key.
-fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, spans: &[Span], start: usize) {
+fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, start: usize) {
     let dense = input.rules.dense();
-    for (lane, span) in spans.iter().enumerate() {
-        let at = place.at(lane);
-        let position = input.rules.absolute_position(&input.shape, place.batch, at.query);
+    for lane in 0..lanes {
         let column = bias.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes.max(1));
+        if lane >= place.used {
+            // Lanes without a query see everything: their scores are zero, and nobody reads them.
+            column.for_each(|to| *to = 0.0);
+            continue;
+        }
+        let at = place.at(lane);
+        let span = input.rules.span(&input.shape, at.batch, at.query);
+        let position = input.rules.absolute_position(&input.shape, at.batch, at.query);
         for (j, to) in (start..).zip(column) {
             *to = match (span.sees(j), dense) {
                 (false, _) => f32::NEG_INFINITY,
@@ -243,70 +331,5 @@ fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, s
                 (true, true) => input.rules.bias2(at, position, j),
             };
         }
-    }
-    // Lanes without a query see everything: their scores are zero, and nobody reads them.
-    for row in bias.chunks_exact_mut(lanes.max(1)) {
-        row.iter_mut().skip(spans.len()).for_each(|x| *x = 0.0);
-    }
-}
-
-/// The keys that the lanes of a block reach together, and those that all of them see.
-struct Reach {
-    sinks: (usize, usize),
-    keys: (usize, usize),
-    whole: (usize, usize),
-}
-
-impl Reach {
-    fn of<W: Watch>(spans: &[Span], input: &Input<'_>, _: &W) -> Reach {
-        let mut reach = Reach {
-            sinks: (usize::MAX, 0),
-            keys: (usize::MAX, 0),
-            whole: (0, usize::MAX),
-        };
-        for span in spans {
-            if span.sinks.0 < span.sinks.1 {
-                reach.sinks = (reach.sinks.0.min(span.sinks.0), reach.sinks.1.max(span.sinks.1));
-            }
-            if span.keys.0 < span.keys.1 {
-                reach.keys = (reach.keys.0.min(span.keys.0), reach.keys.1.max(span.keys.1));
-            }
-            reach.whole = (reach.whole.0.max(span.keys.0), reach.whole.1.min(span.keys.1));
-        }
-        if input.rules.dense() || W::EVERY_KEY {
-            reach.whole = (0, 0);
-        }
-        if W::EVERY_KEY {
-            reach.keys = (0, input.shape.keys);
-        }
-        reach
-    }
-
-    /// The next run from key `j` on: start, end, and whether every lane sees all of it.
-    fn next(&self, j: usize, run: usize) -> Option<(usize, usize, bool)> {
-        let j = if j < self.sinks.1 {
-            j.max(self.sinks.0.min(self.keys.0))
-        } else {
-            j.max(self.keys.0)
-        };
-        let last = self.keys.1.max(self.sinks.1);
-        if j >= last {
-            return None;
-        }
-        let (w0, w1) = self.whole;
-        let (end, whole) = if j >= w0 && j < w1 {
-            (w1, true)
-        } else if j < w0 && w0 < w1 {
-            (w0.min(last), false)
-        } else {
-            (last, false)
-        };
-        // Before the window there may be only the kept first keys.
-        let end = if j < self.sinks.1 && j < self.keys.0 {
-            end.min(self.sinks.1)
-        } else {
-            end
-        };
-        Some((j, end.min(j.saturating_add(run)), whole))
     }
 }

@@ -1,41 +1,16 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
-use super::block::{Block, Input, Place, Unwatched, Watch, MOST_LANES};
-use super::partial::{lse, Partial};
-use super::rules::{At, Rules};
+use super::block::{block_rows, Block, Input, Place, Unwatched, MOST_LANES};
+use super::certificate::{rounding, Rounding};
+use super::outputs::{Outputs, Written};
+use super::rules::Rules;
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{MatMut, MatRef, TensorMut, TensorRef};
-
-/// Which scores to write, on their way from product to probability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// `scale * q.k`, for every key.
-    Raw,
-    /// After the soft-cap, for every key.
-    Capped,
-    /// After bias and masks; minus infinity where masked.
-    Biased,
-    /// The probabilities; zeros where masked, all zeros in a row without keys.
-    Softmax,
-}
-
-/// Where results go. `out` is `(batch, query_heads, queries, value_dim)`; the others are optional.
-#[derive(Debug, Default)]
-pub struct Outputs<'a> {
-    /// The attention output.
-    pub out: Option<TensorMut<'a, f32>>,
-    /// Log-sum-exp of the scores (natural log), one column.
-    pub lse: Option<TensorMut<'a, f32>>,
-    /// Mergeable rows of [`Partial::width`] columns.
-    pub partials: Option<TensorMut<'a, f32>>,
-    /// Scores of one stage, `keys` columns.
-    pub scores: Option<(Stage, TensorMut<'a, f32>)>,
-}
+use crate::view::{MatMut, MatRef, TensorRef};
 
 /// Exact attention. Rows are independent: the same bits however the queries are split among calls or threads.
 ///
@@ -61,6 +36,7 @@ pub struct Exact<'a> {
     rules: Rules<'a>,
     isa: Option<Isa>,
     run: usize,
+    bound: bool,
 }
 
 impl<'a> Exact<'a> {
@@ -72,6 +48,7 @@ impl<'a> Exact<'a> {
                 rules: Rules::new(),
                 isa: None,
                 run: kernels::KEY_RUN,
+                bound: false,
             }),
             Err(e) => Err(e),
         }
@@ -105,6 +82,13 @@ impl<'a> Exact<'a> {
     #[must_use]
     pub const fn with_key_run(mut self, keys: usize) -> Self {
         self.run = if keys == 0 { 1 } else { keys };
+        self
+    }
+
+    /// Puts [`rounding_bound`](Exact::rounding_bound) into the report and the partials of every run, at its cost.
+    #[must_use]
+    pub const fn with_bound(mut self) -> Self {
+        self.bound = true;
         self
     }
 
@@ -164,15 +148,30 @@ impl<'a> Exact<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
-        mut outputs: Outputs<'_>,
+        outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let shape = self.shape;
-        if Shape::of(&q, &k, &v)? != shape {
-            return Err(Error::Shape);
-        }
+        let promise = if self.bound {
+            rounding(&self.input(q, k, v)?)
+        } else {
+            Rounding::UNKNOWN
+        };
+        self.run_promised(q, k, v, outputs, scratch, &promise)
+    }
+
+    /// [`run`](Exact::run) with a promise from elsewhere: what does not ask for one does not link the certificate.
+    pub(crate) fn run_promised<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        mut outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        let input = self.input(q, k, v)?;
+        let Input { shape, isa, .. } = input;
         outputs.check(&shape)?;
-        let isa = self.isa.unwrap_or_else(Isa::best);
         let biased = self.rules.limits() || outputs.scores.is_some();
         let mut scratch = scratch.scope();
         let mut block = Block::take(
@@ -182,156 +181,68 @@ impl<'a> Exact<'a> {
             self.run_length(),
             biased,
         )?;
-        let input = Input {
-            shape,
-            rules: self.rules,
-            isa,
-            q,
-            k,
-            v,
-        };
         let mut report = Report::new(isa);
+        report.bound = promise.out;
         let group = shape.group();
         let pairs = shape.queries.saturating_mul(group);
+        let rows = block_rows(&shape, kernels::block_lanes(isa));
         for batch in 0..shape.batch {
             for kv_head in 0..shape.kv_heads {
-                for start in (0..pairs).step_by(block.lanes().max(1)) {
+                for start in (0..pairs).step_by(rows.max(1)) {
+                    let used = (pairs - start).min(rows);
                     let place = Place {
                         batch,
                         kv_head,
                         group,
                         start,
-                        used: (pairs - start).min(block.lanes()),
+                        used,
                     };
                     block.load(&input, &place);
-                    outputs.block(&input, &place, &mut block, &mut report);
+                    report.repeated_blocks += match &mut outputs.scores {
+                        None => block.run(&input, &place, &mut Unwatched),
+                        Some((stage, scores)) => block.run(&input, &place, &mut Written { stage: *stage, scores }),
+                    };
+                    for row in 0..used {
+                        outputs.finish(&input, promise, place.at(row), block.sums(row), &mut report);
+                    }
                 }
             }
         }
         Ok(report)
     }
-}
 
-impl Outputs<'_> {
-    fn check(&self, shape: &Shape) -> Result<(), Error> {
-        let fits = |t: &TensorMut<'_, f32>, cols: usize| {
-            (t.batch(), t.heads(), t.rows(), t.cols()) == (shape.batch, shape.query_heads, shape.queries, cols)
-        };
-        let all = self.out.as_ref().is_none_or(|t| fits(t, shape.value_dim))
-            && self.lse.as_ref().is_none_or(|t| fits(t, 1))
-            && self
-                .partials
-                .as_ref()
-                .is_none_or(|t| fits(t, Partial::width(shape.value_dim)))
-            && self.scores.as_ref().is_none_or(|(_, t)| fits(t, shape.keys));
-        if all {
-            Ok(())
-        } else {
-            Err(Error::Shape)
-        }
+    /// How far rounding can put any entry of the output, and any log-sum-exp, off from real arithmetic. True for every
+    /// input and for the arithmetic class of the back end; nothing is assumed about how roundings fall, so typical
+    /// errors are hundreds of times smaller.
+    ///
+    /// Cost: one pass over queries, keys and values, and over all pairs where a bias or slopes are added. No scratch.
+    /// Numbers that are not finite give [`Bound::UNKNOWN`](crate::Bound::UNKNOWN).
+    pub fn rounding_bound<'v>(
+        &self,
+        q: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<TensorRef<'v, f32>>,
+        v: impl Into<TensorRef<'v, f32>>,
+    ) -> Result<Rounding, Error> {
+        Ok(rounding(&self.input(q.into(), k.into(), v.into())?))
     }
 
-    fn block(&mut self, input: &Input<'_>, place: &Place, block: &mut Block<'_>, report: &mut Report) {
-        let repeated = match &mut self.scores {
-            None => block.run(input, place, &mut Unwatched),
-            Some((stage, scores)) => block.run(input, place, &mut Written { stage: *stage, scores }),
-        };
-        report.repeated_blocks += usize::from(repeated);
-        for lane in 0..place.used {
-            self.finish(input, place.at(lane), lane, block, report);
+    /// The views, if they are what was planned for.
+    fn input<'v>(
+        &'v self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+    ) -> Result<Input<'v>, Error> {
+        if Shape::of(&q, &k, &v)? != self.shape {
+            return Err(Error::Shape);
         }
-    }
-
-    /// Turns a lane into an output row.
-    fn finish(&mut self, input: &Input<'_>, at: At, lane: usize, block: &mut Block<'_>, report: &mut Report) {
-        let number = |x: &[f32]| x.get(lane).copied().unwrap_or(0.0);
-        let (mut max, mut sum, low) = (number(block.max), number(block.sum), number(block.low));
-        let seen = sum != 0.0;
-        // The sums of a row with a NaN score are NaN; an infinite score shows in the extremes.
-        let mut finite = sum.is_finite() && max < f32::INFINITY && low > f32::NEG_INFINITY;
-        let mut scale = 1.0;
-        if let Some(logit) = input.rules.sink_logit2(at.head) {
-            // The sink is the partial (logit, 1, 0), merged last.
-            let reference = kernels::ceil_of(logit);
-            let reference = if max > reference { max } else { reference };
-            scale = kernels::weight_of(max, reference);
-            sum = sum * scale + kernels::weight_of(logit, reference);
-            max = reference;
-        }
-        let inverse = if sum == 0.0 { 0.0 } else { scale / sum };
-        let lanes = block.lanes().max(1);
-        let column = || block.out.get(lane..).unwrap_or(&[]).iter().step_by(lanes);
-        finite &= column().all(|&x| (x * inverse).is_finite());
-        report.masked_rows += usize::from(!seen && finite);
-        report.non_finite_rows += usize::from(!finite);
-        // One NaN for all machines.
-        let result = |x: f32| if finite { x } else { f32::NAN };
-        let At { batch, head, query } = at;
-        if let Some(out) = &mut self.out {
-            let row = out.row(batch, head, query).iter_mut();
-            row.zip(column()).for_each(|(to, &x)| *to = result(x * inverse));
-        }
-        if let Some(to) = self.lse.as_mut().and_then(|t| t.row(batch, head, query).first_mut()) {
-            *to = result(lse(max, sum));
-        }
-        if let Some(t) = &mut self.partials {
-            let row = t.row(batch, head, query).iter_mut();
-            let head = [result(max), result(sum), f32::INFINITY, f32::INFINITY];
-            let head = if seen || sum != 0.0 { head } else { Partial::EMPTY_HEAD };
-            let values = column().map(|&x| result(x * inverse));
-            row.zip(head.into_iter().chain(values)).for_each(|(to, x)| *to = x);
-        }
-        if let Some((Stage::Softmax, t)) = &mut self.scores {
-            let row = t.row(batch, head, query);
-            if !finite {
-                row.fill(f32::NAN);
-            } else if sum == 0.0 {
-                row.fill(0.0);
-            } else {
-                kernels::probabilities(input.isa, row, max, 1.0 / sum);
-            }
-        }
-    }
-}
-
-/// Scores written to the caller's tensor as they pass.
-struct Written<'a, 'b> {
-    stage: Stage,
-    scores: &'a mut TensorMut<'b, f32>,
-}
-
-impl Written<'_, '_> {
-    fn write(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize, factor: f32) {
-        for lane in 0..place.used {
-            let At { batch, head, query } = place.at(lane);
-            let row = self.scores.row(batch, head, query).iter_mut().skip(first_key);
-            let column = tile.get(lane..).unwrap_or(&[]).iter().step_by(lanes.max(1));
-            row.zip(column).for_each(|(to, &x)| *to = x * factor);
-        }
-    }
-}
-
-impl Watch for Written<'_, '_> {
-    const EVERY_KEY: bool = true;
-
-    fn raw(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        if self.stage == Stage::Raw {
-            self.write(place, first_key, tile, lanes, core::f32::consts::LN_2);
-        }
-    }
-
-    fn capped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        if self.stage == Stage::Capped {
-            self.write(place, first_key, tile, lanes, core::f32::consts::LN_2);
-        }
-    }
-
-    fn shaped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
-        match self.stage {
-            Stage::Biased => self.write(place, first_key, tile, lanes, core::f32::consts::LN_2),
-            // Kept in base 2 until the row's sum is known.
-            Stage::Softmax => self.write(place, first_key, tile, lanes, 1.0),
-            Stage::Raw | Stage::Capped => {}
-        }
+        Ok(Input {
+            shape: self.shape,
+            rules: &self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        })
     }
 }

@@ -6,18 +6,26 @@
 //! | [`Rules`] | how scores are formed and which keys a query sees |
 //! | [`Exact`] | many queries: every score, every key, O(1) memory per query |
 //! | [`Decode`] | few queries against many keys |
+//! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
 //! Scores pass through scale, soft-cap, bias, mask and softmax, in this order: the contract of the ONNX `Attention`
 //! operator (opsets 23 to 25).
 
 mod block;
+mod certificate;
+mod decode;
 mod exact;
+mod outputs;
 mod partial;
+mod reach;
 mod rules;
 mod shape;
 
-pub use exact::{Exact, Outputs, Stage};
+pub use certificate::Rounding;
+pub use decode::Decode;
+pub use exact::Exact;
+pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;

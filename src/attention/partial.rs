@@ -1,6 +1,6 @@
 //! Unfinished rows, and how they become one.
 
-use crate::bound::{gamma, up, Bound};
+use crate::bound::{gamma, product_up, sum_up, up, Bound, UNIT};
 use crate::error::Error;
 use crate::kernels;
 use crate::math::{
@@ -11,8 +11,9 @@ use crate::math::{
 /// One output row over some of the keys, as plain numbers: `[max, sum, e_lse, e_out, out...]`.
 ///
 /// Partials over disjoint keys merge, together with what is promised about them, so any engine that can add up rows can
-/// be the cluster. `max` is an integer, in base 2: the row's weights sum to `sum * 2^max`. The identity is what
-/// [`Partial::EMPTY_HEAD`] starts with and zeros.
+/// be the cluster. `max` is an integer, in base 2: the row's weights sum to `sum * 2^max`. `e_lse` bounds the error of
+/// the log of that number (the relative error of the sum, so to speak), `e_out` that of every entry of `out`. The
+/// identity is what [`Partial::EMPTY_HEAD`] starts with and zeros.
 #[derive(Debug)]
 pub struct Partial<'a> {
     head: &'a mut [f32; 4],
@@ -47,10 +48,13 @@ impl<'a> Partial<'a> {
         lse(max, sum)
     }
 
-    /// The promise about `lse`.
+    /// The promise about [`lse`](Partial::lse), its own roundings included.
     pub fn lse_bound(&self) -> Bound {
-        let [_, _, e, _] = *self.head;
-        Bound::certain(e)
+        let [max, sum, e, _] = *self.head;
+        if sum == 0.0 {
+            return Bound::certain(e);
+        }
+        Bound::certain(sum_up(e, lse_rounding(max.abs(), math::ln(sum).abs())))
     }
 
     /// The promise about every entry of `out`.
@@ -65,35 +69,37 @@ impl<'a> Partial<'a> {
         self.out
     }
 
-    /// Takes in another partial over other keys. `range` bounds, per column, how far any two values of the union of the
-    /// keys are apart (lemma L6); infinity if unknown. [`Error::Mismatch`] if the widths differ, [`Error::Parameter`] if
-    /// `range` is negative or NaN.
+    /// Takes in `other`, the row of a partial over other keys. `range` bounds, per column, how far any two values of the
+    /// union of the keys are apart (a learned sink is a key of value 0); infinity if unknown. [`Error::Mismatch`] if the
+    /// widths differ, [`Error::Parameter`] if `range` is negative or NaN.
     ///
-    /// Errors: `e_out <= range * tanh(max e_lse / 2) + weighted mean of e_out + rounding`.
-    pub fn merge(&mut self, other: &Partial<'_>, range: f32) -> Result<(), Error> {
-        self.merge_parts(other.head, other.out, range)
-    }
-
-    /// As [`merge`](Partial::merge), from a row that is only read.
-    pub fn merge_row(&mut self, other: &[f32], range: f32) -> Result<(), Error> {
-        let (head, out) = other.split_first_chunk::<4>().ok_or(Error::Short)?;
-        self.merge_parts(head, out, range)
-    }
-
-    fn merge_parts(&mut self, other: &[f32; 4], out: &[f32], range: f32) -> Result<(), Error> {
-        if self.out.len() != out.len() {
+    /// Errors (lemma L6), with f the computed shares of the parts and d the share that underflow can hide, 0 but for parts
+    /// more than a hundred powers of two apart:
+    ///
+    /// ```text
+    /// e_out <= f1 e_out1 + f2 e_out2              errors of the parts, averaged as they are
+    ///        + range * tanh((e_lse1 + e_lse2) / 4)  their weights against each other: odds off by exp(e_lse1 + e_lse2)
+    ///        + gamma(4) max |out1|, |out2|        sum, quotient, product, sum: four roundings of each term
+    ///        + 4 d max |out1|, |out2|
+    /// e_lse <= max(e_lse1, e_lse2) + gamma(1) + 2 d  one rounding of the sum (the weights are exact: max is an integer)
+    /// ```
+    pub fn merge(&mut self, other: &[f32], range: f32) -> Result<(), Error> {
+        let Some((other_head, other_out)) = other.split_first_chunk::<4>() else {
+            return Err(Error::Short);
+        };
+        if self.out.len() != other_out.len() {
             return Err(Error::Mismatch);
         }
         if range.is_nan() || range < 0.0 {
             return Err(Error::Parameter);
         }
-        let ([m1, s1, l1, e1], [m2, s2, l2, e2]) = (*self.head, *other);
+        let ([m1, s1, l1, e1], [m2, s2, l2, e2]) = (*self.head, *other_head);
         if s2 == 0.0 {
             return Ok(());
         }
         if s1 == 0.0 {
-            *self.head = *other;
-            self.out.copy_from_slice(out);
+            *self.head = *other_head;
+            self.out.iter_mut().zip(other_out).for_each(|(to, &x)| *to = x);
             return Ok(());
         }
         let max = if m1 > m2 { m1 } else { m2 };
@@ -101,22 +107,37 @@ impl<'a> Partial<'a> {
         let sum = w1 + w2;
         let (f1, f2) = (w1 / sum, w2 / sum);
         let mut largest = 0.0f32;
-        for (a, &b) in self.out.iter_mut().zip(out) {
+        for (a, &b) in self.out.iter_mut().zip(other_out) {
             largest = largest.max(a.abs()).max(b.abs());
             *a = *a * f1 + b * f2;
         }
-        let e_lse = if l1 > l2 { l1 } else { l2 };
-        // tanh(x) <= min(x, 1); f1 and f2 are off by three roundings each, the sum by three more.
-        let shift = (e_lse / 2.0).min(1.0);
-        let mix = if shift == 0.0 { 0.0 } else { up(range * shift) };
-        let rounding = up(gamma(8) * largest);
-        *self.head = [
-            max,
-            sum,
-            up(e_lse + gamma(3)),
-            up(up(up(e1 * f1) + up(e2 * f2)) + up(mix + rounding)),
-        ];
+        let hidden = hidden_share(s1, s2, sum);
+        // The shares are off by two roundings themselves.
+        let averaged = sum_up(product_up(f1, e1), product_up(f2, e2));
+        let averaged = product_up(averaged, 1.0 + 8.0 * UNIT);
+        let odds = product_up(sum_up(l1, l2), 0.25);
+        let mixed = if l1 == 0.0 && l2 == 0.0 {
+            0.0
+        } else {
+            product_up(range, if odds < 1.0 { odds } else { 1.0 })
+        };
+        let rounding = product_up(sum_up(gamma(4), product_up(4.0, hidden)), largest);
+        let e_lse = sum_up(if l1 > l2 { l1 } else { l2 }, sum_up(gamma(1), product_up(2.0, hidden)));
+        let e_out = sum_up(averaged, sum_up(mixed, rounding));
+        *self.head = [max, sum, Bound::certain(e_lse).value, Bound::certain(e_out).value];
         Ok(())
+    }
+}
+
+/// How much of the merged weight underflow may have taken: a weight 126.5 powers of two below the larger reference is
+/// cut to 0, and one that becomes subnormal is off by up to 2^-150. Infinite where that is no small share.
+fn hidden_share(s1: f32, s2: f32, sum: f32) -> f32 {
+    let cut = sum_up(product_up(sum_up(s1, s2), f32::MIN_POSITIVE), f32::from_bits(1));
+    let share = up(cut / sum);
+    if share < 0.5 {
+        share
+    } else {
+        f32::INFINITY
     }
 }
 
@@ -127,4 +148,16 @@ pub(super) fn lse(max: f32, sum: f32) -> f32 {
     }
     // max * LN2_HIGH is exact for |max| < 2^9, where a rounding would hurt most.
     max * LN2_HIGH + (max * LN2_LOW + math::ln(sum))
+}
+
+/// By how much [`lse`] is off from `max ln 2 + ln sum`, from bounds on the size of `max` and of `ln sum`.
+///
+/// `max * LN2_HIGH` is exact below 2^9. `max * LN2_LOW` and its roundings are below 2^-16 of a rounding of `max ln 2`.
+/// `ln` is off by 0.84 ULP, at most 1.7 u relative; the inner sum and the outer sum round once each.
+pub(super) fn lse_rounding(max: f32, log_sum: f32) -> f32 {
+    const LN2_UP: f32 = 0.693_147_6;
+    let whole = product_up(max, LN2_UP);
+    let product = if max < 512.0 { 0.0 } else { whole };
+    let outer = product_up(whole, 1.0 + f32::EPSILON * 256.0);
+    product_up(sum_up(sum_up(product, outer), product_up(4.0, log_sum)), UNIT)
 }

@@ -215,6 +215,17 @@ impl<'a> Rules<'a> {
         scale * LOG2_E
     }
 
+    /// Roundings between [`scale2`](Rules::scale2) and the true scale times log2 e, that of log2 e itself (0.23 of a
+    /// whole one) included.
+    pub(crate) const fn scale2_roundings(&self, dim: usize) -> usize {
+        let exact = self.scale.is_some() || (dim.is_power_of_two() && dim.trailing_zeros().is_multiple_of(2));
+        if exact {
+            2
+        } else {
+            4
+        }
+    }
+
     /// The cap in base 2; 0 for none.
     pub(crate) const fn cap2(&self) -> f32 {
         self.cap * LOG2_E
@@ -240,9 +251,32 @@ impl<'a> Rules<'a> {
         self.mask.is_some() || self.bias.is_some() || self.slopes.is_some()
     }
 
+    /// Whether a bias is added to the scores.
+    pub(crate) const fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// Whether something that grows with distance is.
+    pub(crate) const fn has_slopes(&self) -> bool {
+        self.slopes.is_some()
+    }
+
+    /// The bias and the slopes apart and unmasked, so that their sizes do not cancel.
+    pub(crate) const fn addends(&self) -> [Self; 2] {
+        let (mut bias, mut slopes) = (Rules::new(), Rules::new());
+        bias.bias = self.bias;
+        slopes.slopes = self.slopes;
+        [bias, slopes]
+    }
+
+    /// Keys of a batch entry that are not padding.
+    pub(crate) fn valid_keys(&self, shape: &Shape, batch: usize) -> usize {
+        self.key_lengths.and_then(|n| n.get(batch)).map_or(shape.keys, |&n| n)
+    }
+
     /// The keys that query `i` of batch entry `batch` may see, masks in memory aside.
     pub(crate) fn span(&self, shape: &Shape, batch: usize, i: usize) -> Span {
-        let valid = self.key_lengths.and_then(|n| n.get(batch)).map_or(shape.keys, |&n| n);
+        let valid = self.valid_keys(shape, batch);
         let (q0, q1, first, last) = match &self.segments {
             Some(s) => s.of_query(i),
             None => (0, shape.queries, 0, valid),
@@ -255,12 +289,11 @@ impl<'a> Rules<'a> {
         if self.causal {
             end = end.min(base.saturating_add(position).saturating_add(1));
         }
-        if let Some(right) = self.right {
-            let right = i64::try_from(right).unwrap_or(i64::MAX);
+        // A side that no 64-bit position can end limits nothing.
+        if let Some(right) = self.right.and_then(|n| i64::try_from(n).ok()) {
             end = end.min(base.saturating_add(position).saturating_add(right).saturating_add(1));
         }
-        if let Some(left) = self.left {
-            let left = i64::try_from(left).unwrap_or(i64::MAX);
+        if let Some(left) = self.left.and_then(|n| i64::try_from(n).ok()) {
             start = start.max(base.saturating_add(position).saturating_sub(left));
         }
         for cols in [self.mask.map(|m| m.cols()), self.bias.map(|b| b.cols())] {
@@ -322,7 +355,8 @@ impl<'a> Rules<'a> {
             sum = if x < -f32::MAX { -f32::MAX } else { x };
         }
         if let Some(slope) = self.slopes.and_then(|s| s.get(at.head)) {
-            let distance = position.abs_diff(j as i64) as f32;
+            // 32 bits are more than f32 tells apart, and convert without a library call on small machines.
+            let distance = u32::try_from(position.abs_diff(j as i64)).unwrap_or(u32::MAX) as f32;
             sum -= slope * LOG2_E * distance;
         }
         sum
@@ -330,7 +364,7 @@ impl<'a> Rules<'a> {
 
     /// Position of query `i` among all keys of its batch entry, for distances.
     pub(crate) fn absolute_position(&self, shape: &Shape, batch: usize, i: usize) -> i64 {
-        let valid = self.key_lengths.and_then(|n| n.get(batch)).map_or(shape.keys, |&n| n);
+        let valid = self.valid_keys(shape, batch);
         let (q0, q1, first, last) = match &self.segments {
             Some(s) => s.of_query(i),
             None => (0, shape.queries, 0, valid),
@@ -361,6 +395,11 @@ impl Span {
         sinks: (0, 0),
         keys: (0, 0),
     };
+
+    /// Keys in both intervals.
+    pub(crate) const fn len(&self) -> usize {
+        self.keys.1.saturating_sub(self.keys.0) + self.sinks.1.saturating_sub(self.sinks.0)
+    }
 
     pub(crate) const fn sees(&self, j: usize) -> bool {
         (j >= self.keys.0 && j < self.keys.1) || (j >= self.sinks.0 && j < self.sinks.1)

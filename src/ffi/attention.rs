@@ -2,13 +2,16 @@
 
 use super::{apart, give, info, optional, scratch, status, Extent};
 use super::{subquad_attention, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
-use crate::attention::{Exact, Outputs, Rules, Shape, Stage};
+use crate::attention::{Decode, Exact, Outputs, Partial, Rounding, Rules, Shape};
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
 use crate::view::TensorRef;
 use core::ffi::c_void;
+
+/// Numbers of a partial row before its value_dim output columns: max, sum, error of lse, error of the outputs.
+pub const SUBQUAD_PARTIAL_HEAD: usize = 4;
 
 /// scale * q.k, for every key.
 pub const SUBQUAD_STAGE_RAW: i32 = 0;
@@ -64,16 +67,17 @@ pub unsafe extern "C" fn subquad_attention_forward(
 ) -> i32 {
     let call = Call {
         rules,
-        q,
-        k,
-        v,
-        outputs,
+        q: &q,
+        k: &k,
+        v: &v,
+        outputs: &outputs,
         work,
         work_size,
         report,
     };
     let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        plan.exact()?.run(input.q, input.k, input.v, outputs, scratch)
+        let exact = plan.exact()?;
+        exact.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
     };
     // SAFETY: the caller's promise, word for word.
     status(unsafe { call.run(run) })
@@ -106,13 +110,109 @@ pub unsafe extern "C" fn subquad_attention_forward_need(
     status(unsafe { bytes_of(rules, shape, bytes, need) })
 }
 
-/// What a call names, before any of it is believed.
-struct Call {
+/// Exact attention for few queries against many keys: as subquad_attention_forward, with the same arguments, outputs and
+/// errors, and an order of operations, hence last bits, of its own.
+///
+/// It pays while queries times query_heads / kv_heads are at most 8 or so; its cost is reading the keys and values once.
+/// `key_run` is not used. `work` is scratch as subquad_attention_decode_need says.
+///
+/// # Safety
+/// As for subquad_attention_forward.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_decode(
     rules: *const subquad_attention,
     q: subquad_tensor,
     k: subquad_tensor,
     v: subquad_tensor,
     outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call {
+        rules,
+        q: &q,
+        k: &k,
+        v: &v,
+        outputs: &outputs,
+        work,
+        work_size,
+        report,
+    };
+    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+        plan.decode()?.run(input.q, input.k, input.v, outputs, scratch)
+    };
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { call.run(run) })
+}
+
+/// Bytes of scratch that subquad_attention_decode takes for these rules and this shape, written to `bytes`.
+///
+/// Errors as for subquad_attention_forward_need.
+///
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_attention_decode_need(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    bytes: *mut usize,
+) -> i32 {
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { bytes_of(rules, shape, bytes, |plan| Ok(plan.decode()?.need())) })
+}
+
+/// Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.
+///
+/// A partial is SUBQUAD_PARTIAL_HEAD + value_dim floats, as subquad_attention_forward writes them. `range` bounds, per
+/// column, how far any two values of all those keys are apart; infinity if unknown. It is used for the error bounds only.
+///
+/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERFLOW,
+/// SUBQUAD_E_OVERLAP (of the two rows), SUBQUAD_E_PARAMETER (range is negative or NaN).
+///
+/// # Safety
+/// Both pointers reach over a partial, and nobody else uses that of `into`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_partial_merge(into: *mut f32, from: *const f32, value_dim: usize, range: f32) -> i32 {
+    let merge = || {
+        let width = Partial::width(value_dim);
+        apart(&[Extent::of(into, width)?], &[Extent::of(from, width)?])?;
+        // SAFETY: the caller's promise, word for word; the two do not overlap.
+        let (into, from) = unsafe { (super::slice_mut(into, width)?, super::slice(from, width)?) };
+        Partial::from_row(into)?.merge(from, range)
+    };
+    status(merge())
+}
+
+/// Natural log of the sum of the exponentiated scores of a partial row; minus infinity where no key was seen.
+///
+/// Returns SUBQUAD_OK, or with nothing written SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_OVERLAP.
+///
+/// # Safety
+/// `partial` points to at least SUBQUAD_PARTIAL_HEAD floats, `lse` to one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32) -> i32 {
+    let value = || {
+        apart(&[Extent::of(lse, 1)?], &[Extent::of(partial, Partial::HEAD)?])?;
+        let mut head = Partial::EMPTY_HEAD;
+        // SAFETY: the caller's promise, word for word.
+        head.copy_from_slice(unsafe { super::slice(partial, Partial::HEAD)? });
+        let value = Partial::from_row(&mut head)?.lse();
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(lse, value) };
+        Ok(())
+    };
+    status(value())
+}
+
+/// What a call names, before any of it is believed.
+struct Call<'c> {
+    rules: *const subquad_attention,
+    q: &'c subquad_tensor,
+    k: &'c subquad_tensor,
+    v: &'c subquad_tensor,
+    outputs: &'c subquad_outputs,
     work: *mut c_void,
     work_size: usize,
     report: *mut subquad_report,
@@ -145,6 +245,10 @@ impl<'a> Plan<'a> {
         })
     }
 
+    fn decode(&self) -> Result<Decode<'a>, Error> {
+        Ok(Decode::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa))
+    }
+
     fn exact(&self) -> Result<Exact<'a>, Error> {
         let plan = Exact::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa);
         Ok(match self.key_run {
@@ -154,7 +258,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// Checks, makes views, runs and reports.
     ///
     /// # Safety
@@ -164,8 +268,8 @@ impl Call {
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
         // SAFETY: the caller's promise, word for word.
-        let rules = unsafe { optional(self.rules)? }.unwrap_or(subquad_attention::NONE);
-        self.check(&rules)?;
+        let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
+        self.check(rules)?;
         // SAFETY: the caller's promise; what will be written is apart from everything else.
         let (input, outputs, mut scratch) = unsafe {
             let input = Input {
@@ -177,7 +281,7 @@ impl Call {
         };
         let shape = Shape::of(&input.q, &input.k, &input.v)?;
         // SAFETY: the caller's promise, word for word.
-        let plan = unsafe { Plan::new(&rules, shape)? };
+        let plan = unsafe { Plan::new(rules, shape)? };
         let report = run(&plan, input, outputs, &mut scratch)?;
         // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
         unsafe { give(self.report, report.into()) };
@@ -214,98 +318,13 @@ unsafe fn bytes_of(
     let to = Extent::of(bytes, 1)?;
     let at = Extent::optional(rules, 1)?;
     // SAFETY: the caller's promise, word for word.
-    let rules = unsafe { optional(rules)? }.unwrap_or(subquad_attention::NONE);
+    let rules = unsafe { optional(rules)? }.unwrap_or(&subquad_attention::NONE);
     apart(&[to], &rules.extents(shape.batch, shape.query_heads)?)?;
     apart(&[to], &[at])?;
     // SAFETY: the caller's promise, word for word.
-    let plan = unsafe { Plan::new(&rules, shape.into())? };
+    let plan = unsafe { Plan::new(rules, shape.into())? };
     let need = need(&plan)?.checked_bytes().ok_or(Error::Overflow)?;
     // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
     unsafe { give(bytes, need) };
     Ok(())
-}
-
-impl subquad_outputs {
-    const fn all(&self) -> [super::subquad_tensor_mut; 4] {
-        [self.out, self.lse, self.partials, self.scores]
-    }
-
-    fn extents(&self) -> Result<[Extent; 4], Error> {
-        Ok([
-            self.out.optional_extent()?,
-            self.lse.optional_extent()?,
-            self.partials.optional_extent()?,
-            self.scores.optional_extent()?,
-        ])
-    }
-
-    /// # Safety
-    /// The pointers reach as far as the sizes say, and nobody else uses that memory during 'a.
-    unsafe fn view<'a>(&self) -> Result<Outputs<'a>, Error> {
-        // SAFETY: the caller's promise, word for word.
-        let (out, lse, partials, scores) = unsafe {
-            (
-                self.out.optional_view()?,
-                self.lse.optional_view()?,
-                self.partials.optional_view()?,
-                self.scores.optional_view()?,
-            )
-        };
-        let scores = match scores {
-            Some(scores) => Some((stage(self.scores_stage)?, scores)),
-            None => None,
-        };
-        Ok(Outputs {
-            out,
-            lse,
-            partials,
-            scores,
-        })
-    }
-}
-
-fn stage(number: i32) -> Result<Stage, Error> {
-    match number {
-        SUBQUAD_STAGE_RAW => Ok(Stage::Raw),
-        SUBQUAD_STAGE_CAPPED => Ok(Stage::Capped),
-        SUBQUAD_STAGE_BIASED => Ok(Stage::Biased),
-        SUBQUAD_STAGE_SOFTMAX => Ok(Stage::Softmax),
-        _ => Err(Error::Parameter),
-    }
-}
-
-impl From<subquad_shape> for Shape {
-    fn from(shape: subquad_shape) -> Shape {
-        let subquad_shape {
-            batch,
-            query_heads,
-            kv_heads,
-            queries,
-            keys,
-            dim,
-            value_dim,
-        } = shape;
-        Shape {
-            batch,
-            query_heads,
-            kv_heads,
-            queries,
-            keys,
-            dim,
-            value_dim,
-        }
-    }
-}
-
-impl From<Report> for subquad_report {
-    fn from(report: Report) -> subquad_report {
-        subquad_report {
-            isa: info::isa_number(report.isa),
-            masked_rows: report.masked_rows,
-            non_finite_rows: report.non_finite_rows,
-            repeated_blocks: report.repeated_blocks,
-            bound: report.bound.value,
-            bound_failure: report.bound.failure,
-        }
-    }
 }

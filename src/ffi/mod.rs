@@ -9,14 +9,12 @@ mod info;
 mod kernels;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
-mod partial;
 mod rules;
 mod types;
 
 pub use attention::*;
 pub use info::*;
 pub use kernels::*;
-pub use partial::*;
 pub use types::{
     subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor, subquad_tensor_mut,
 };
@@ -129,14 +127,14 @@ unsafe fn optional_slice<'a, T>(data: *const T, len: usize) -> Result<Option<&'a
     unsafe { slice(data, len) }.map(Some)
 }
 
-/// A copy of the object at `data`, or nothing for null.
+/// The object at `data`, or nothing for null.
 ///
 /// # Safety
-/// A pointer that is not null points to a `T`.
-unsafe fn optional<T: Copy>(data: *const T) -> Result<Option<T>, Error> {
+/// A pointer that is not null points to a `T` that nobody writes during 'a.
+unsafe fn optional<'a, T>(data: *const T) -> Result<Option<&'a T>, Error> {
     // SAFETY: the caller's promise, word for word.
     let one = unsafe { optional_slice(data, 1)? };
-    Ok(one.and_then(<[T]>::first).copied())
+    Ok(one.and_then(<[T]>::first))
 }
 
 /// Writes a result where a pointer that the extents have checked points to; null is no wish.

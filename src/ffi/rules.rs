@@ -1,8 +1,11 @@
-//! The rules of attention, out of their C struct.
+//! C's rules, outputs and reports, turned into ours and back.
 
-use super::{optional_slice, slice, subquad_attention, subquad_mask, subquad_tensor, Extent};
-use crate::attention::{Offset, Rules, Segments, Shape};
+use super::attention::{SUBQUAD_STAGE_BIASED, SUBQUAD_STAGE_CAPPED, SUBQUAD_STAGE_RAW, SUBQUAD_STAGE_SOFTMAX};
+use super::{info, optional_slice, Extent};
+use super::{subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
+use crate::attention::{Offset, Outputs, Rules, Segments, Shape, Stage};
 use crate::error::Error;
+use crate::report::Report;
 
 impl subquad_attention {
     /// What a null pointer means: all zero.
@@ -96,10 +99,98 @@ impl subquad_attention {
                 rules = rules.with_bias(bias);
             }
             if starts != 0 {
-                let (queries, keys) = (slice(self.query_starts, starts)?, slice(self.key_starts, starts)?);
+                let (queries, keys) = (
+                    super::slice(self.query_starts, starts)?,
+                    super::slice(self.key_starts, starts)?,
+                );
                 rules = rules.with_segments(Segments { queries, keys });
             }
         }
         Ok(rules)
+    }
+}
+
+impl subquad_outputs {
+    pub(super) const fn all(&self) -> [super::subquad_tensor_mut; 4] {
+        [self.out, self.lse, self.partials, self.scores]
+    }
+
+    pub(super) fn extents(&self) -> Result<[Extent; 4], Error> {
+        Ok([
+            self.out.optional_extent()?,
+            self.lse.optional_extent()?,
+            self.partials.optional_extent()?,
+            self.scores.optional_extent()?,
+        ])
+    }
+
+    /// # Safety
+    /// The pointers reach as far as the sizes say, and nobody else uses that memory during 'a.
+    pub(super) unsafe fn view<'a>(&self) -> Result<Outputs<'a>, Error> {
+        // SAFETY: the caller's promise, word for word.
+        let (out, lse, partials, scores) = unsafe {
+            (
+                self.out.optional_view()?,
+                self.lse.optional_view()?,
+                self.partials.optional_view()?,
+                self.scores.optional_view()?,
+            )
+        };
+        let scores = match scores {
+            Some(scores) => Some((stage(self.scores_stage)?, scores)),
+            None => None,
+        };
+        Ok(Outputs {
+            out,
+            lse,
+            partials,
+            scores,
+        })
+    }
+}
+
+fn stage(number: i32) -> Result<Stage, Error> {
+    match number {
+        SUBQUAD_STAGE_RAW => Ok(Stage::Raw),
+        SUBQUAD_STAGE_CAPPED => Ok(Stage::Capped),
+        SUBQUAD_STAGE_BIASED => Ok(Stage::Biased),
+        SUBQUAD_STAGE_SOFTMAX => Ok(Stage::Softmax),
+        _ => Err(Error::Parameter),
+    }
+}
+
+impl From<subquad_shape> for Shape {
+    fn from(shape: subquad_shape) -> Shape {
+        let subquad_shape {
+            batch,
+            query_heads,
+            kv_heads,
+            queries,
+            keys,
+            dim,
+            value_dim,
+        } = shape;
+        Shape {
+            batch,
+            query_heads,
+            kv_heads,
+            queries,
+            keys,
+            dim,
+            value_dim,
+        }
+    }
+}
+
+impl From<Report> for subquad_report {
+    fn from(report: Report) -> subquad_report {
+        subquad_report {
+            isa: info::isa_number(report.isa),
+            masked_rows: report.masked_rows,
+            non_finite_rows: report.non_finite_rows,
+            repeated_blocks: report.repeated_blocks,
+            bound: report.bound.value,
+            bound_failure: report.bound.failure,
+        }
     }
 }

@@ -81,29 +81,52 @@ pub fn tanh<S: Simd<f32>>(s: S, x: S::V) -> S::V {
     s.select(s.equal(x, x), y, s.splat(f32::NAN))
 }
 
+/// A function of one vector. A trait and not a closure: a closure cannot be told to be inlined, and out of line it loses
+/// the target features, so that every instruction becomes a call.
+trait Function {
+    fn at<S: Simd<f32>>(s: S, x: S::V) -> S::V;
+}
+
+struct Exp;
+struct Tanh;
+
+impl Function for Exp {
+    #[inline(always)]
+    fn at<S: Simd<f32>>(s: S, x: S::V) -> S::V {
+        exp(s, x)
+    }
+}
+
+impl Function for Tanh {
+    #[inline(always)]
+    fn at<S: Simd<f32>>(s: S, x: S::V) -> S::V {
+        tanh(s, x)
+    }
+}
+
 /// `y[i] = exp(x[i])` over the shorter length.
 #[inline(always)]
 pub fn exp_row<S: Simd<f32>>(s: S, x: &[f32], y: &mut [f32]) {
-    map(s, x, y, |v| exp(s, v));
+    map::<S, Exp>(s, x, y);
 }
 
 /// `y[i] = tanh(x[i])` over the shorter length.
 #[inline(always)]
 pub fn tanh_row<S: Simd<f32>>(s: S, x: &[f32], y: &mut [f32]) {
-    map(s, x, y, |v| tanh(s, v));
+    map::<S, Tanh>(s, x, y);
 }
 
 /// Vector by vector; the last one is filled up with zeros, so that no function needs a second form.
 #[inline(always)]
-pub fn map<S: Simd<f32>>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V) -> S::V) {
+fn map<S: Simd<f32>, F: Function>(s: S, x: &[f32], y: &mut [f32]) {
     let n = x.len().min(y.len());
     let (x, y) = (x.get(..n).unwrap_or(&[]), y.get_mut(..n).unwrap_or(&mut []));
     let (xs, mut ys) = (x.chunks_exact(S::LANES), y.chunks_exact_mut(S::LANES));
     let rest = xs.remainder();
     for (x, y) in xs.zip(ys.by_ref()) {
-        s.store(f(s.load(x)), y);
+        s.store(F::at(s, s.load(x)), y);
     }
     if !rest.is_empty() {
-        s.store_part(f(s.load_part(rest, 0.0)), ys.into_remainder());
+        s.store_part(F::at(s, s.load_part(rest, 0.0)), ys.into_remainder());
     }
 }

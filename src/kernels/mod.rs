@@ -1,13 +1,17 @@
 //! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
 
 mod elementary;
+mod normalize;
 mod reduce;
 mod row;
 mod softmax;
+#[cfg(test)]
+mod sweep;
 mod tile;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::MatRef;
+pub(crate) use row::Rows;
 pub(crate) use softmax::{Lanes, NOTHING};
 
 /// Keys that are scored before their values are read: a tile that fits the first-level cache.
@@ -24,7 +28,7 @@ pub(crate) const fn most_block_lanes() -> usize {
         S::LANES * tile::query_vectors(S::REGISTERS)
     }
     #[cfg(any(test, feature = "emulation"))]
-    return 32;
+    return 32; // two vectors of sixteen
     #[cfg(all(isa_x86, not(any(test, feature = "emulation"))))]
     return of::<crate::simd::Avx512>();
     #[cfg(isa_neon)]
@@ -47,6 +51,11 @@ pub(crate) fn ceil_of(x: f32) -> f32 {
     c
 }
 
+/// Sum of sixteen lanes, halves added to halves.
+pub(crate) fn sum_of(lanes: &[f32; 16]) -> f32 {
+    Simd::<f32>::sum16(Emu::<16>, [*lanes])
+}
+
 dispatch! {
     /// Sum of `x[i] * y[i]` over the shorter length, in the fixed order of sixteen lanes.
     ///
@@ -62,7 +71,7 @@ dispatch! {
     /// minus infinity throughout makes it zeros.
     ///
     /// Relative error of an entry: `(|x - max| + ln n + ceil(n / 16) + 10) 2^-24` to first order.
-    pub fn softmax(row: &mut [f32]) = row::softmax;
+    pub fn softmax(row: &mut [f32]) = normalize::softmax;
     /// `tile[key][lane] = sum over c of q_t[c][lane] * k[key][c]`, in the order of c.
     pub(crate) fn scores(q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) = tile::scores;
     /// Soft-cap of every score.
@@ -77,4 +86,12 @@ dispatch! {
     pub(crate) fn masked_values(tile: &[f32], v: MatRef<'_, f32>, factor: &[f32], out: &mut [f32]) = tile::values::<_, true>;
     /// A row of scores in base 2 into probabilities.
     pub(crate) fn probabilities(row: &mut [f32], max: f32, inverse: f32) = softmax::probabilities;
+    /// `out.row(i)[j] = q.row(i) . k.row(j)`, rows of `out` `stride` apart.
+    pub(crate) fn row_scores(q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) = row::row_scores;
+    /// As [`weigh`], for one query whose keys are the lanes.
+    pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
+    /// `out.row(i) = out.row(i) * factor[i] + sum over keys of w.row(i)[key] * v.row(key)`.
+    pub(crate) fn row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, false>;
+    /// As [`row_values`], for runs with masked keys.
+    pub(crate) fn masked_row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, true>;
 }

@@ -1,155 +1,250 @@
-//! Softmax of one row that lies in memory.
+//! The two products of decoding: few queries, one row each, against many keys.
+//!
+//! A score is a dot product in the order of sixteen lanes and a halving tree; an output is one chain over the keys. Both
+//! are documented orders of their own, so a row's bits do not depend on how many queries are asked at once.
+// As in `tile`: index loops over small arrays of vectors read like the formula.
+#![allow(clippy::needless_range_loop)]
 
-use super::elementary::exp;
 use crate::simd::Simd;
+use crate::view::MatRef;
 
-/// `row[i] = exp(row[i]) / sum of exp(row[j])`, in place; sixteen running sums, then halves added to halves.
+/// Scores of `q.rows()` queries and a run of keys: `out.row(i)[j] = q.row(i) . k.row(j)`.
 ///
-/// A row with a NaN or plus infinity becomes canonical NaN, one that is minus infinity throughout becomes zeros (as a
-/// query without keys), and an empty one stays. Relative error of an entry, to first order:
-/// `(|x - max| + ln n + ceil(n / 16) + 10) 2^-24`, and 2^-149 absolutely: rounding `x - max` shifts an entry by
-/// `|x - max|` units and the sum by their weighted mean, which is at most the entropy, `ln n`; exp counts twice 1.6,
-/// the sum `ceil(n / 16) + 4`, inverse and product one each.
+/// Rows of `out` are `stride` apart, a multiple of 16 not below the run; up to the next multiple of 16 they may be
+/// written beyond it.
 #[inline(always)]
-pub fn softmax<S: Simd<f32>>(s: S, row: &mut [f32]) {
-    let max = s.splat(maximum(s, row));
-    let mut sums = s.splat16(0.0);
-    let mut blocks = row.chunks_exact_mut(16);
-    for block in blocks.by_ref() {
-        weigh(s, block, max, &mut sums);
+pub fn row_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) {
+    let mut start = 0;
+    // Four queries at once where sixteen sums of sixteen lanes fit the registers: keys are read a quarter as often.
+    if S::REGISTERS * S::LANES >= 512 {
+        while start + 4 <= q.rows() {
+            scores_of::<S, 4, 4>(
+                s,
+                q.row_range(start..start + 4),
+                k,
+                out.get_mut(start * stride..).unwrap_or(&mut []),
+                stride,
+            );
+            start += 4;
+        }
     }
-    let rest = blocks.into_remainder();
-    if !rest.is_empty() {
-        let mut block = [f32::NEG_INFINITY; 16];
-        block.iter_mut().zip(rest.iter()).for_each(|(b, &x)| *b = x);
-        weigh(s, &mut block, max, &mut sums);
-        rest.iter_mut().zip(&block).for_each(|(x, &b)| *x = b);
-    }
-    let sum = s.sum16(sums);
-    if sum > 0.0 {
-        scale(s, row, 1.0 / sum);
-    } else {
-        row.fill(if sum == 0.0 { 0.0 } else { f32::NAN });
-    }
-}
-
-/// The largest number, at least the lowest finite one, so that minus infinity minus it is not NaN. What a NaN hides here
-/// the sum shows.
-#[inline(always)]
-fn maximum<S: Simd<f32>>(s: S, row: &[f32]) -> f32 {
-    let mut high = s.splat(-f32::MAX);
-    let parts = row.chunks_exact(S::LANES);
-    let rest = parts.remainder();
-    for part in parts {
-        high = s.max(s.load(part), high);
-    }
-    high = s.max(s.load_part(rest, -f32::MAX), high);
-    let mut lanes = [-f32::MAX; 16];
-    s.store(high, &mut lanes);
-    lanes.iter().fold(-f32::MAX, |max, &x| if x > max { x } else { max })
-}
-
-/// Sixteen numbers into weights, added to their sums.
-#[inline(always)]
-fn weigh<S: Simd<f32>>(s: S, block: &mut [f32], max: S::V, sums: &mut S::V16) {
-    for (sum, part) in sums.as_mut().iter_mut().zip(block.chunks_exact_mut(S::LANES)) {
-        let p = exp(s, s.sub(s.load(part), max));
-        *sum = s.add(*sum, p);
-        s.store(p, part);
+    while start < q.rows() {
+        let (q, out) = (
+            q.row_range(start..start + 1),
+            out.get_mut(start * stride..).unwrap_or(&mut []),
+        );
+        if S::REGISTERS * S::LANES >= 512 {
+            scores_of::<S, 1, 16>(s, q, k, out, stride);
+        } else {
+            scores_of::<S, 1, 4>(s, q, k, out, stride);
+        }
+        start += 1;
     }
 }
 
 #[inline(always)]
-fn scale<S: Simd<f32>>(s: S, row: &mut [f32], factor: f32) {
-    let factor = s.splat(factor);
-    let mut parts = row.chunks_exact_mut(S::LANES);
-    for part in parts.by_ref() {
-        s.store(s.mul(s.load(part), factor), part);
+fn scores_of<S: Simd<f32>, const NQ: usize, const MK: usize>(
+    s: S,
+    q: MatRef<'_, f32>,
+    k: MatRef<'_, f32>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let mut queries: [&[f32]; NQ] = [&[]; NQ];
+    for n in 0..NQ {
+        let Some(row) = q.get(n) else { return };
+        queries[n] = row;
     }
-    let rest = parts.into_remainder();
-    let last = s.mul(s.load_part(rest, 0.0), factor);
-    s.store_part(last, rest);
+    let mut key = 0;
+    while key < k.rows() {
+        // The last tile reads the last key again instead of having a second form.
+        let last = k.rows() - 1;
+        let mut keys: [&[f32]; MK] = [&[]; MK];
+        for m in 0..MK {
+            let Some(row) = k.get(if key + m < last { key + m } else { last }) else {
+                return;
+            };
+            keys[m] = row;
+        }
+        let mut sums = [0.0; 16];
+        s.store16(products::<S, NQ, MK>(s, queries, keys), &mut sums);
+        for (n, sums) in sums.chunks_exact(MK).take(NQ).enumerate() {
+            let at = n.wrapping_mul(stride).wrapping_add(key);
+            let to = out.get_mut(at..).and_then(|out| out.first_chunk_mut::<MK>());
+            let (Some(to), Some(sums)) = (to, sums.first_chunk::<MK>()) else {
+                return;
+            };
+            *to = *sums;
+        }
+        key += MK;
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::kernels::softmax;
-    use crate::simd::Isa;
-    use std::vec::Vec;
-
-    /// Numbers between -1 and 1.
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let hash = |i: usize| {
-            (i as u32)
-                .wrapping_mul(747_796_405)
-                .wrapping_add(seed)
-                .wrapping_mul(2_891_336_453)
-        };
-        (0..n).map(|i| (hash(i) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+/// Up to sixteen dot products, query by query, in one vector.
+#[inline(always)]
+fn products<S: Simd<f32>, const NQ: usize, const MK: usize>(s: S, q: [&[f32]; NQ], k: [&[f32]; MK]) -> S::V16 {
+    let mut acc = [s.splat16(0.0); 16];
+    let mut c = 0;
+    let dim = k.first().map_or(0, |row| row.len());
+    while c + 16 <= dim {
+        let mut x = [s.splat16(0.0); NQ];
+        for n in 0..NQ {
+            let Some(part) = q[n].get(c..c + 16) else { break };
+            x[n] = s.load16(part);
+        }
+        for m in 0..MK {
+            let Some(part) = k[m].get(c..c + 16) else { break };
+            let y = s.load16(part);
+            for n in 0..NQ {
+                acc[n * MK + m] = s.mul_add16(x[n], y, acc[n * MK + m]);
+            }
+        }
+        c += 16;
     }
-
-    #[test]
-    fn every_entry_keeps_its_promise_and_every_back_end_gives_the_bits_of_its_class() {
-        let sizes = (0..70).chain([127, 1000]);
-        for (n, spread) in sizes.flat_map(|n| [0.5f32, 20.0, 120.0].map(|s| (n, s))) {
-            let x: Vec<f32> = numbers(n, n as u32).iter().map(|x| x * spread + 3.0 * spread).collect();
-            let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
-            let exact: Vec<f64> = x.iter().map(|&x| (f64::from(x) - max).exp()).collect();
-            let sum: f64 = exact.iter().sum();
-            let mut classes: [Option<Vec<u32>>; 2] = [None, None];
-            for isa in Isa::all() {
-                let mut row = x.clone();
-                softmax(isa, &mut row);
-                for ((&p, &x), &w) in row.iter().zip(&x).zip(&exact) {
-                    // The documented error; second-order terms are below 1e-4 of it, as it stays below 1e-4.
-                    let units = (max - f64::from(x)) + (n as f64).ln() + (n as f64 / 16.0).ceil() + 10.0;
-                    let allowed = w / sum * units * 2f64.powi(-24) * 1.001 + 2f64.powi(-149);
-                    assert!(
-                        (f64::from(p) - w / sum).abs() <= allowed,
-                        "{} n {n} x {x}: {p}",
-                        isa.name()
-                    );
-                }
-                let bits: Vec<u32> = row.iter().map(|p| p.to_bits()).collect();
-                let first = classes[usize::from(isa.fused())].get_or_insert_with(|| bits.clone());
-                assert_eq!(*first, bits, "{} n {n}", isa.name());
+    if c < dim {
+        for m in 0..MK {
+            let y = tail(s, k[m], c);
+            for n in 0..NQ {
+                acc[n * MK + m] = s.mul_add16(tail(s, q[n], c), y, acc[n * MK + m]);
             }
         }
     }
+    s.sums16(&acc)
+}
 
-    #[test]
-    fn specials_are_what_the_documentation_says() {
-        const INF: f32 = f32::INFINITY;
-        for isa in Isa::all() {
-            for (n, at) in [(1, 0), (5, 4), (16, 7), (37, 0), (37, 36)] {
-                let run = |special: f32, rest: f32| {
-                    let mut row: Vec<f32> = (0..n).map(|i| if i == at { special } else { rest }).collect();
-                    softmax(isa, &mut row);
-                    row
-                };
-                for row in [
-                    run(f32::NAN, 1.0),
-                    run(-f32::NAN, -INF),
-                    run(INF, 1.0),
-                    run(INF, INF),
-                    run(INF, -INF),
-                ] {
-                    assert!(
-                        row.iter().all(|p| p.to_bits() == f32::NAN.to_bits()),
-                        "{} {row:?}",
-                        isa.name()
-                    );
-                }
-                assert!(run(-INF, -INF).iter().all(|&p| p.to_bits() == 0));
-                // One key that counts takes everything, the lowest number included; a difference that overflows is 0.
-                for (special, rest) in [(2.0, -INF), (-f32::MAX, -INF), (f32::MAX, -f32::MAX)] {
-                    let row = run(special, rest);
-                    assert!(
-                        row.iter().enumerate().all(|(i, &p)| p == f32::from(u8::from(i == at))),
-                        "{row:?}"
-                    );
-                }
+/// The columns from `c` on, filled up with zeros: missing terms are zero, so they add in the same order too.
+#[inline(always)]
+fn tail<S: Simd<f32>>(s: S, row: &[f32], c: usize) -> S::V16 {
+    let mut whole = [0.0; 16];
+    whole
+        .iter_mut()
+        .zip(row.get(c..).unwrap_or(&[]))
+        .for_each(|(w, &x)| *w = x);
+    s.load16(&whole)
+}
+
+/// Adds a run of values to each query's row: `out[c] = out[c] * factor + sum over keys of w[key] * v[key][c]`.
+///
+/// With `MASKED`, keys of negative weight do not take part.
+#[inline(always)]
+pub fn row_values<S: Simd<f32>, const MASKED: bool>(s: S, rows: &mut Rows<'_>, v: MatRef<'_, f32>) {
+    let mut start = 0;
+    if !MASKED && S::REGISTERS >= 32 {
+        while start + 4 <= rows.count {
+            columns::<S, MASKED, 4, 4>(s, rows, start, v);
+            start += 4;
+        }
+    }
+    while start < rows.count {
+        if S::REGISTERS >= 32 {
+            columns::<S, MASKED, 1, 8>(s, rows, start, v);
+        } else {
+            columns::<S, MASKED, 1, 4>(s, rows, start, v);
+        }
+        start += 1;
+    }
+}
+
+/// The rows that decoding works on, one per query.
+pub struct Rows<'a> {
+    /// Queries.
+    pub count: usize,
+    /// Weights, `weight_stride` apart; at least as many as there are keys in the run.
+    pub weights: &'a [f32],
+    /// From one query's weights to the next.
+    pub weight_stride: usize,
+    /// Powers of two that scale what came before, sixteen equal ones per query.
+    pub factor: &'a [f32],
+    /// Running sums, `out_stride` apart, `out_stride` a multiple of 16 and not less than the value columns.
+    pub out: &'a mut [f32],
+    /// From one query's sums to the next.
+    pub out_stride: usize,
+}
+
+#[inline(always)]
+fn columns<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usize>(
+    s: S,
+    rows: &mut Rows<'_>,
+    start: usize,
+    v: MatRef<'_, f32>,
+) {
+    // A wide tile hides the latency of a chain; what it leaves over is taken in halves.
+    let mut col = 0;
+    while col + NC * S::LANES <= v.cols() {
+        column_tile::<S, MASKED, NQ, NC>(s, rows, start, v.col_range(col..col + NC * S::LANES), col);
+        col += NC * S::LANES;
+    }
+    while col + 4 * S::LANES <= v.cols() {
+        column_tile::<S, MASKED, NQ, 4>(s, rows, start, v.col_range(col..col + 4 * S::LANES), col);
+        col += 4 * S::LANES;
+    }
+    while col + 2 * S::LANES <= v.cols() {
+        column_tile::<S, MASKED, NQ, 2>(s, rows, start, v.col_range(col..col + 2 * S::LANES), col);
+        col += 2 * S::LANES;
+    }
+    while col < v.cols() {
+        let end = if col + S::LANES < v.cols() {
+            col + S::LANES
+        } else {
+            v.cols()
+        };
+        column_tile::<S, MASKED, NQ, 1>(s, rows, start, v.col_range(col..end), col);
+        col = end;
+    }
+}
+
+#[inline(always)]
+fn column_tile<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usize>(
+    s: S,
+    rows: &mut Rows<'_>,
+    start: usize,
+    v: MatRef<'_, f32>,
+    col: usize,
+) {
+    let mut acc = [[s.splat(0.0); NC]; NQ];
+    let mut weights: [&[f32]; NQ] = [&[]; NQ];
+    for n in 0..NQ {
+        let at = (start + n).wrapping_mul(rows.weight_stride);
+        let Some(w) = rows.weights.get(at..at.wrapping_add(v.rows())) else {
+            return;
+        };
+        weights[n] = w;
+        let factor = s.splat(rows.factor.get((start + n).wrapping_mul(16)).map_or(0.0, |&f| f));
+        let out = rows
+            .out
+            .get((start + n).wrapping_mul(rows.out_stride).wrapping_add(col)..)
+            .unwrap_or(&[]);
+        for (acc, part) in acc[n].iter_mut().zip(out.chunks_exact(S::LANES)) {
+            *acc = s.mul(s.load(part), factor);
+        }
+    }
+    let whole = v.cols() == NC * S::LANES;
+    for key in 0..v.rows() {
+        let Some(row) = v.get(key) else { return };
+        let mut x = [s.splat(0.0); NC];
+        if whole {
+            for (x, part) in x.iter_mut().zip(row.chunks_exact(S::LANES)) {
+                *x = s.load(part);
             }
+        } else {
+            x[0] = s.load_part(row, 0.0);
+        }
+        for n in 0..NQ {
+            let Some(&w) = weights[n].get(key) else { return };
+            if MASKED && w < 0.0 {
+                continue;
+            }
+            let w = s.splat(w);
+            for c in 0..NC {
+                acc[n][c] = s.mul_add(w, x[c], acc[n][c]);
+            }
+        }
+    }
+    for n in 0..NQ {
+        let at = (start + n).wrapping_mul(rows.out_stride).wrapping_add(col);
+        let out = rows.out.get_mut(at..).unwrap_or(&mut []);
+        for (&acc, part) in acc[n].iter().zip(out.chunks_exact_mut(S::LANES)) {
+            s.store(acc, part);
         }
     }
 }

@@ -57,10 +57,12 @@ fn near_weight<S: Simd<f32>>(s: S, x: S::V, c: S::V) -> S::V {
 /// The smallest integer not below `x`; numbers without a fraction, infinities and NaN as they are.
 #[inline(always)]
 pub fn ceil<S: Simd<f32>>(s: S, x: S::V) -> S::V {
-    let magic = s.splat(12_582_912.0);
-    let near = s.sub(s.add(x, magic), magic);
+    // From 2^23 on there are no fractions. Below, adding 2^23 away from zero pushes them out.
+    let whole = s.splat(8_388_608.0);
+    let below = s.add(s.sub(x, whole), whole);
+    let near = s.select(s.less(x, s.splat(0.0)), below, s.sub(s.add(x, whole), whole));
     let up = s.select(s.less(near, x), s.add(near, s.splat(1.0)), near);
-    s.select(s.less(s.abs(x), s.splat(LARGE)), up, x)
+    s.select(s.less(s.abs(x), whole), up, x)
 }
 
 /// Soft-cap: `cap * tanh(x / cap)`, in whatever base `x` and `cap` are.
@@ -90,18 +92,21 @@ pub fn add_bias<S: Simd<f32>>(s: S, tile: &mut [f32], bias: &[f32]) {
 #[inline(always)]
 pub fn probabilities<S: Simd<f32>>(s: S, row: &mut [f32], max: f32, inverse: f32) {
     let (max, inverse) = (s.splat(max), s.splat(inverse));
-    let one = |x: S::V| {
-        let p = s.mul(weight(s, x, max), inverse);
-        s.select(s.equal(x, s.splat(f32::NEG_INFINITY)), s.splat(0.0), p)
-    };
     let mut whole = row.chunks_exact_mut(S::LANES);
     for part in whole.by_ref() {
-        s.store(one(s.load(part)), part);
+        s.store(probability(s, s.load(part), max, inverse), part);
     }
     let rest = whole.into_remainder();
     if !rest.is_empty() {
-        s.store_part(one(s.load_part(rest, 0.0)), rest);
+        s.store_part(probability(s, s.load_part(rest, 0.0), max, inverse), rest);
     }
+}
+
+/// One vector of [`probabilities`].
+#[inline(always)]
+fn probability<S: Simd<f32>>(s: S, x: S::V, max: S::V, inverse: S::V) -> S::V {
+    let p = s.mul(weight(s, x, max), inverse);
+    s.select(s.equal(x, s.splat(f32::NEG_INFINITY)), s.splat(0.0), p)
 }
 
 /// Highest and lowest score of a run per lane; what is masked counts for neither.
@@ -152,16 +157,44 @@ fn live_or_infinity<S: Simd<f32>, const NQ: usize>(s: S, x: [S::V; NQ], masked: 
 #[inline(always)]
 pub fn weigh<S: Simd<f32>>(s: S, tile: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool {
     match query_vectors(S::REGISTERS) {
-        4 => weigh_of::<S, 4>(s, tile, lanes, masked),
-        3 => weigh_of::<S, 3>(s, tile, lanes, masked),
-        2 => weigh_of::<S, 2>(s, tile, lanes, masked),
-        _ => weigh_of::<S, 1>(s, tile, lanes, masked),
+        2 => weigh_of::<S, 2, false>(s, tile, lanes, masked),
+        _ => weigh_of::<S, 1, false>(s, tile, lanes, masked),
     }
 }
 
+/// As [`weigh`], for one query whose keys are the lanes, sixteen at a time: the reference is common to all lanes, the
+/// sum of lane `l` is that of keys `l`, `l + 16`, ...
 #[inline(always)]
-fn weigh_of<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool {
-    let (high, run_low) = extremes::<S, NQ>(s, tile, masked);
+pub fn weigh_row<S: Simd<f32>>(s: S, row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool {
+    match S::LANES {
+        16 => weigh_of::<S, 1, true>(s, row, lanes, masked),
+        8 => weigh_of::<S, 2, true>(s, row, lanes, masked),
+        4 => weigh_of::<S, 4, true>(s, row, lanes, masked),
+        _ => weigh_of::<S, 16, true>(s, row, lanes, masked),
+    }
+}
+
+/// All lanes of all vectors become the one that `best` prefers.
+#[inline(always)]
+fn common<S: Simd<f32>, const NQ: usize>(s: S, v: [S::V; NQ], best: impl Fn(f32, f32) -> f32) -> [S::V; NQ] {
+    let mut x = [0.0; 16];
+    put(s, &v, &mut x);
+    let [first, rest @ ..] = x;
+    [s.splat(rest.into_iter().fold(first, best)); NQ]
+}
+
+#[inline(always)]
+fn weigh_of<S: Simd<f32>, const NQ: usize, const ACROSS: bool>(
+    s: S,
+    tile: &mut [f32],
+    lanes: Lanes<'_>,
+    masked: bool,
+) -> bool {
+    let (mut high, mut run_low) = extremes::<S, NQ>(s, tile, masked);
+    if ACROSS {
+        high = common::<S, NQ>(s, high, |a, b| if a > b { a } else { b });
+        run_low = common::<S, NQ>(s, run_low, |a, b| if a < b { a } else { b });
+    }
     let (mut max, mut sum) = (get::<S, NQ>(s, lanes.max), get::<S, NQ>(s, lanes.sum));
     let (mut low, mut factor) = (get::<S, NQ>(s, lanes.low), [s.splat(0.0); NQ]);
     let (mut safe, mut near) = (true, !masked);
@@ -209,4 +242,25 @@ fn weigh_of<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lanes: Lanes<
     }
     put(s, &sum, lanes.sum);
     !safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Emu;
+
+    #[test]
+    fn references_are_integers_up_to_the_last_fraction() {
+        // Every exponent, both signs, mantissas that round down, up and to even.
+        for bits in (0..0x7f80_0000u32).step_by(4093) {
+            for x in [f32::from_bits(bits), -f32::from_bits(bits)] {
+                let [c] = ceil(Emu::<1>, [x]);
+                assert_eq!(c, x.ceil(), "{x:e}");
+            }
+        }
+        // 2^21 to 2^23 still has halves: a reference there would make rescaling inexact.
+        for x in [2_097_152.5f32, 4_194_304.5, -2_097_152.5, -4_194_304.5, 8_388_607.5] {
+            assert_eq!(ceil(Emu::<1>, [x]), [x.ceil()]);
+        }
+    }
 }

@@ -22,29 +22,35 @@ pub const fn query_vectors(registers: usize) -> usize {
 #[inline(always)]
 pub fn scores<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) {
     match S::REGISTERS {
-        32.. => scores_of::<S, 2, 12>(s, q_t, k, tile),
-        16.. => scores_of::<S, 2, 6>(s, q_t, k, tile),
-        _ => scores_of::<S, 1, 4>(s, q_t, k, tile),
+        32.. => scores_of::<S, 2, 12, 2>(s, q_t, k, tile),
+        16.. => scores_of::<S, 2, 6, 1>(s, q_t, k, tile),
+        _ => scores_of::<S, 1, 4, 2>(s, q_t, k, tile),
     }
 }
 
 #[inline(always)]
-fn scores_of<S: Simd<f32>, const NQ: usize, const MK: usize>(s: S, q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) {
+fn scores_of<S: Simd<f32>, const NQ: usize, const MK: usize, const STEPS: usize>(
+    s: S,
+    q_t: &[f32],
+    k: MatRef<'_, f32>,
+    tile: &mut [f32],
+) {
     let lanes = NQ * S::LANES;
     let mut whole = tile.chunks_exact_mut(MK * lanes);
     let mut key = 0;
     for tile in whole.by_ref() {
-        score_tile::<S, NQ, MK>(s, q_t, k, key, tile);
+        score_tile::<S, NQ, MK, STEPS>(s, q_t, k, key, tile);
         key += MK;
     }
     for tile in whole.into_remainder().chunks_exact_mut(lanes) {
-        score_tile::<S, NQ, 1>(s, q_t, k, key, tile);
+        score_tile::<S, NQ, 1, STEPS>(s, q_t, k, key, tile);
         key += 1;
     }
 }
 
+/// `STEPS` dimensions are taken together, so that a key's address serves that many broadcasts.
 #[inline(always)]
-fn score_tile<S: Simd<f32>, const NQ: usize, const MK: usize>(
+fn score_tile<S: Simd<f32>, const NQ: usize, const MK: usize, const STEPS: usize>(
     s: S,
     q_t: &[f32],
     k: MatRef<'_, f32>,
@@ -57,20 +63,45 @@ fn score_tile<S: Simd<f32>, const NQ: usize, const MK: usize>(
         rows[m] = row;
     }
     let mut acc = [[s.splat(0.0); NQ]; MK];
-    for (c, q) in q_t.chunks_exact(NQ * S::LANES).enumerate() {
-        let q = get::<S, NQ>(s, q);
-        for m in 0..MK {
-            // All rows have the same length, so this is one comparison per step.
-            let Some(&x) = rows[m].get(c) else { return };
-            let x = s.splat(x);
-            for n in 0..NQ {
-                acc[m][n] = s.mul_add(q[n], x, acc[m][n]);
-            }
-        }
+    let mut whole = q_t.chunks_exact(STEPS * NQ * S::LANES);
+    let mut c = 0;
+    for q in whole.by_ref() {
+        score_steps::<S, NQ, MK, STEPS>(s, q, &rows, c, &mut acc);
+        c += STEPS;
+    }
+    for q in whole.remainder().chunks_exact(NQ * S::LANES) {
+        score_steps::<S, NQ, MK, 1>(s, q, &rows, c, &mut acc);
+        c += 1;
     }
     for (m, row) in tile.chunks_exact_mut(NQ * S::LANES).take(MK).enumerate() {
         for (n, part) in row.chunks_exact_mut(S::LANES).take(NQ).enumerate() {
             s.store(acc[m][n], part);
+        }
+    }
+}
+
+#[inline(always)]
+fn score_steps<S: Simd<f32>, const NQ: usize, const MK: usize, const STEPS: usize>(
+    s: S,
+    q: &[f32],
+    rows: &[&[f32]; MK],
+    c: usize,
+    acc: &mut [[S::V; NQ]; MK],
+) {
+    let mut x = [[s.splat(0.0); NQ]; STEPS];
+    for (x, q) in x.iter_mut().zip(q.chunks_exact(NQ * S::LANES)) {
+        *x = get::<S, NQ>(s, q);
+    }
+    for m in 0..MK {
+        // All rows have the same length, so this is one comparison per step.
+        let Some(y) = rows[m].get(c..).and_then(|row| row.first_chunk::<STEPS>()) else {
+            return;
+        };
+        for t in 0..STEPS {
+            let y = s.splat(y[t]);
+            for n in 0..NQ {
+                acc[m][n] = s.mul_add(x[t][n], y, acc[m][n]);
+            }
         }
     }
 }

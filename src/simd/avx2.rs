@@ -91,6 +91,32 @@ impl Simd<f32> for Avx2 {
     fn splat16(self, x: f32) -> Self::V16 {
         [Simd::<f32>::splat(self, x); 2]
     }
+
+    // Four rounds, each adds halves of two vectors at once: 30 additions instead of 120.
+    #[inline(always)]
+    fn sums16(self, rows: &[Self::V16; 16]) -> Self::V16 {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe {
+            let fours = |[a0, a1]: [__m256; 2], [b0, b1]: [__m256; 2]| {
+                let (a, b) = (_mm256_add_ps(a0, a1), _mm256_add_ps(b0, b1));
+                _mm256_add_ps(
+                    _mm256_permute2f128_ps::<0x20>(a, b),
+                    _mm256_permute2f128_ps::<0x31>(a, b),
+                )
+            };
+            let twos = |a, b| _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
+            let ones = |a, b| _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+            let &[a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15] = rows;
+            let b0 = ones(twos(fours(a0, a1), fours(a2, a3)), twos(fours(a4, a5), fours(a6, a7)));
+            let b1 = ones(
+                twos(fours(a8, a9), fours(a10, a11)),
+                twos(fours(a12, a13), fours(a14, a15)),
+            );
+            // Element 4 k + m is the sum of row 2 m + k.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            [_mm256_permutevar8x32_ps(b0, order), _mm256_permutevar8x32_ps(b1, order)]
+        }
+    }
 }
 
 impl Simd<f64> for Avx2 {

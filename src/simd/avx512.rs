@@ -75,6 +75,42 @@ impl Simd<f32> for Avx512 {
     fn splat16(self, x: f32) -> Self::V16 {
         [Simd::<f32>::splat(self, x)]
     }
+
+    // Four rounds, each adds halves of two vectors at once: 15 additions instead of 60.
+    #[inline(always)]
+    fn sums16(self, rows: &[Self::V16; 16]) -> Self::V16 {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe {
+            let eights = |[a]: [__m512; 1], [b]: [__m512; 1]| {
+                let (low, high) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+                _mm512_add_ps(low, high)
+            };
+            let fours = |a, b| {
+                let (low, high) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                _mm512_add_ps(low, high)
+            };
+            let twos = |a, b| {
+                let (low, high) = (_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+                _mm512_add_ps(low, high)
+            };
+            let ones = |a, b| {
+                let (low, high) = (_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+                _mm512_add_ps(low, high)
+            };
+            let &[a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15] = rows;
+            let b0 = twos(
+                fours(eights(a0, a1), eights(a2, a3)),
+                fours(eights(a4, a5), eights(a6, a7)),
+            );
+            let b1 = twos(
+                fours(eights(a8, a9), eights(a10, a11)),
+                fours(eights(a12, a13), eights(a14, a15)),
+            );
+            // Element 4 k + m is the sum of row 4 m + k.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            [_mm512_permutexvar_ps(order, ones(b0, b1))]
+        }
+    }
 }
 
 impl Simd<f64> for Avx512 {

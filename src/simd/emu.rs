@@ -8,7 +8,11 @@ use crate::real::Real;
 pub struct Emu<const N: usize>;
 
 /// What runs where no back end is written: four lanes fit SSE2 and the register file of a Cortex-M4F.
+#[cfg(not(feature = "compact"))]
 pub type Scalar = Emu<4>;
+/// What runs where no back end is written: one lane, the smallest code.
+#[cfg(feature = "compact")]
+pub type Scalar = Emu<1>;
 
 /// `N` lanes with a fused multiply-add in software: the oracle of the fused class. Slow.
 #[cfg(any(test, feature = "emulation"))]
@@ -34,8 +38,8 @@ macro_rules! emulated {
 
             const LANES: usize = $n;
             const FUSED: bool = $fused;
-            // Scalar code: a Cortex-M4F has 32 single registers.
-            const REGISTERS: usize = 32 / $n;
+            // Scalar code: a Cortex-M4F has 32 single registers. One lane is for size, and takes the smallest tiles.
+            const REGISTERS: usize = if $n == 1 { 8 } else { 32 / $n };
 
             #[inline(always)]
             fn splat(self, x: T) -> Self::V {

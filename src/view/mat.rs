@@ -38,7 +38,8 @@ impl<'a, T> MatRef<'a, T> {
                 data,
                 rows,
                 cols,
-                stride,
+                // Rows without columns are found in no data at all.
+                stride: if cols == 0 { 0 } else { stride },
             }),
         }
     }
@@ -84,9 +85,11 @@ impl<'a, T> MatRef<'a, T> {
     pub fn row_range(&self, range: Range<usize>) -> MatRef<'a, T> {
         let end = range.end.min(self.rows);
         let start = range.start.min(end);
-        let data = self.data.get(start.wrapping_mul(self.stride)..).unwrap_or(&[]);
-        let rows = if data.is_empty() { 0 } else { end - start };
-        MatRef { data, rows, ..*self }
+        MatRef {
+            data: self.data.get(start.wrapping_mul(self.stride)..).unwrap_or(&[]),
+            rows: end - start,
+            ..*self
+        }
     }
 
     /// The columns of `range`, cut to those that exist.
@@ -97,6 +100,7 @@ impl<'a, T> MatRef<'a, T> {
         MatRef {
             data: self.data.get(start..).unwrap_or(&[]),
             cols: end - start,
+            stride: if end == start { 0 } else { self.stride },
             ..*self
         }
     }
@@ -208,6 +212,12 @@ mod tests {
         assert_eq!(MatRef::with_stride(&x, 3, 7, 7).err(), Some(Error::Short));
         assert_eq!(MatRef::new(&x, usize::MAX, 3).err(), Some(Error::Overflow));
         assert_eq!(MatRef::new(&x, 0, usize::MAX).unwrap().row(0), &[] as &[u32]);
+        // Rows without columns are rows.
+        let empty = MatRef::with_stride(&x[..0], 3, 0, 7).unwrap();
+        for m in [empty, m.col_range(2..2), m.col_range(9..9)] {
+            assert_eq!(m.row_range(1..3).rows(), 2);
+            assert_eq!((m.get(2), m.get(3)), (Some(&[] as &[u32]), None));
+        }
         // Stride 0 repeats a row and is for reading only.
         assert_eq!(MatRef::with_stride(&x, 1000, 20, 0).unwrap().row(999), &x[..]);
         let mut y = [0u32; 20];

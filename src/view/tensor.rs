@@ -139,9 +139,8 @@ impl<'a, T> TensorRef<'a, T> {
         let found = self
             .layout
             .has(batch, head)
-            .then(|| self.data.get(self.layout.start(batch, head)..));
+            .then(|| self.data.get(self.layout.start(batch, head)..).unwrap_or(&[]));
         found
-            .flatten()
             .and_then(|data| MatRef::with_stride(data, rows, cols, stride).ok())
             .unwrap_or(MatRef::EMPTY)
     }
@@ -252,6 +251,9 @@ mod tests {
         let packed = TensorRef::packed(&three, shape).unwrap();
         assert_eq!(packed.matrix(1, 2).row(1), source.matrix(1, 2).row(1));
         assert_eq!(packed.matrix(2, 0).rows(), 0);
+        // Matrices without columns have rows wherever they begin.
+        let bare = TensorRef::with_strides(&four[..0], [2, 3, 2, 0], [99, 33, 11]).unwrap();
+        assert_eq!(bare.matrix(1, 2).rows(), 2);
     }
 
     #[test]
@@ -266,6 +268,9 @@ mod tests {
             Some(Error::Overlap)
         );
         assert!(TensorMut::with_strides(&mut x, [2, 2, 2, 4], [16, 4, 8]).is_ok());
+        // Nothing is shared where there is nothing.
+        assert!(TensorMut::with_strides(&mut x, [2, 2, 2, 0], [0, 0, 0]).is_ok());
+        assert!(TensorMut::packed(&mut x, [2, 0, 2, 4]).is_ok());
         assert_eq!(TensorMut::new(&mut x, [1, 2, 8, 5]).err(), Some(Error::Short));
         assert_eq!(TensorRef::new(&x, [usize::MAX, 2, 8, 5]).err(), Some(Error::Overflow));
     }

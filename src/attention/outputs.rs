@@ -1,0 +1,206 @@
+//! Where results go: rows finished from sums, scores written as they pass.
+
+use super::block::{Input, Place, Watch};
+use super::certificate::Rounding;
+use super::partial::{lse, Partial};
+use super::rules::At;
+use super::Shape;
+use crate::error::Error;
+use crate::kernels;
+use crate::report::Report;
+use crate::view::TensorMut;
+
+/// Which scores to write, on their way from product to probability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// `scale * q.k`, for every key.
+    Raw,
+    /// After the soft-cap, for every key.
+    Capped,
+    /// After bias and masks; minus infinity where masked.
+    Biased,
+    /// The probabilities; zeros where masked, all zeros in a row without keys.
+    Softmax,
+}
+
+/// Where results go. `out` is `(batch, query_heads, queries, value_dim)`; the others are optional.
+#[derive(Debug, Default)]
+pub struct Outputs<'a> {
+    /// The attention output.
+    pub out: Option<TensorMut<'a, f32>>,
+    /// Log-sum-exp of the scores (natural log), one column.
+    pub lse: Option<TensorMut<'a, f32>>,
+    /// Mergeable rows of [`Partial::width`] columns, without the learned sink (merge it once, at the end).
+    pub partials: Option<TensorMut<'a, f32>>,
+    /// Scores of one stage, `keys` columns.
+    pub scores: Option<(Stage, TensorMut<'a, f32>)>,
+}
+
+/// What is left of a row when all its keys are seen.
+pub(super) struct Sums<'a> {
+    /// The softmax reference.
+    pub max: f32,
+    /// Sum of the weights.
+    pub sum: f32,
+    /// Lowest live score.
+    pub low: f32,
+    /// Weighted sums of the values, `stride` apart.
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+impl Outputs<'_> {
+    /// Every output that is wanted has the shape of the call.
+    pub(super) fn check(&self, shape: &Shape) -> Result<(), Error> {
+        let fits = |t: &TensorMut<'_, f32>, cols: usize| {
+            (t.batch(), t.heads(), t.rows(), t.cols()) == (shape.batch, shape.query_heads, shape.queries, cols)
+        };
+        let all = self.out.as_ref().is_none_or(|t| fits(t, shape.value_dim))
+            && self.lse.as_ref().is_none_or(|t| fits(t, 1))
+            && self
+                .partials
+                .as_ref()
+                .is_none_or(|t| fits(t, Partial::width(shape.value_dim)))
+            && self.scores.as_ref().is_none_or(|(_, t)| fits(t, shape.keys));
+        if all {
+            Ok(())
+        } else {
+            Err(Error::Shape)
+        }
+    }
+
+    /// Turns sums into an output row.
+    pub(super) fn finish(
+        &mut self,
+        input: &Input<'_>,
+        promise: &Rounding,
+        at: At,
+        sums: Sums<'_>,
+        report: &mut Report,
+    ) {
+        let Sums {
+            mut max, mut sum, low, ..
+        } = sums;
+        let seen = sum != 0.0;
+        // The sums of a row with a NaN score are NaN; an infinite score shows in the extremes.
+        let mut finite = sum.is_finite() && max < f32::INFINITY && low > f32::NEG_INFINITY;
+        let mut scale = 1.0;
+        // Partials leave the sink to whoever merges the last of them.
+        let (partial_max, partial_sum) = (max, sum);
+        if let Some(logit) = input.rules.sink_logit2(at.head) {
+            // The sink is the partial (logit, 1, 0), merged last.
+            let reference = kernels::ceil_of(logit);
+            let reference = if max > reference { max } else { reference };
+            scale = kernels::weight_of(max, reference);
+            sum = sum * scale + kernels::weight_of(logit, reference);
+            max = reference;
+        }
+        let inverse = if sum == 0.0 { 0.0 } else { scale / sum };
+        let column = || sums.values.iter().step_by(sums.stride.max(1));
+        let At { batch, head, query } = at;
+        if let Some(out) = &mut self.out {
+            let row = out.row(batch, head, query);
+            row.iter_mut().zip(column()).for_each(|(to, &x)| *to = x * inverse);
+            finite &= row.iter().all(|x| x.is_finite());
+            if !finite {
+                // One NaN for all machines.
+                row.fill(f32::NAN);
+            }
+        } else {
+            finite &= column().all(|&x| (x * inverse).is_finite());
+        }
+        report.masked_rows += usize::from(!seen && finite);
+        report.non_finite_rows += usize::from(!finite);
+        let result = |x: f32| if finite { x } else { f32::NAN };
+        if let Some(to) = self.lse.as_mut().and_then(|t| t.row(batch, head, query).first_mut()) {
+            *to = result(lse(max, sum));
+        }
+        if let Some(t) = &mut self.partials {
+            let inverse = if seen { 1.0 / partial_sum } else { 0.0 };
+            let head = [
+                result(partial_max),
+                result(partial_sum),
+                promise.mass,
+                promise.out.value,
+            ];
+            let head = if seen { head } else { Partial::EMPTY_HEAD };
+            let values = column().map(|&x| result(x * inverse));
+            let row = t.row(batch, at.head, query).iter_mut();
+            row.zip(head.into_iter().chain(values)).for_each(|(to, x)| *to = x);
+        }
+        if let Some((Stage::Softmax, t)) = &mut self.scores {
+            let row = t.row(batch, head, query);
+            if !finite {
+                row.fill(f32::NAN);
+            } else if sum == 0.0 {
+                row.fill(0.0);
+            } else {
+                kernels::probabilities(input.isa, row, max, 1.0 / sum);
+            }
+        }
+    }
+
+    /// Writes one row's scores of keys `start..end`, in base 2, if this is the stage that was asked for.
+    pub(super) fn write_row(&mut self, stage: Stage, at: At, (start, end): (usize, usize), tile: &[f32]) {
+        let Some((wanted, t)) = &mut self.scores else { return };
+        if *wanted == stage {
+            let row = t
+                .row(at.batch, at.head, at.query)
+                .iter_mut()
+                .skip(start)
+                .take(end - start);
+            let factor = stage.unit();
+            row.zip(tile).for_each(|(to, &x)| *to = x * factor);
+        }
+    }
+}
+
+impl Stage {
+    /// From base 2 to what the caller sees; probabilities stay in base 2 until the row's sum is known.
+    const fn unit(self) -> f32 {
+        match self {
+            Stage::Softmax => 1.0,
+            _ => core::f32::consts::LN_2,
+        }
+    }
+}
+
+/// Scores written to the caller's tensor as they pass.
+pub(super) struct Written<'a, 'b> {
+    pub stage: Stage,
+    pub scores: &'a mut TensorMut<'b, f32>,
+}
+
+impl Written<'_, '_> {
+    fn write(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
+        let factor = self.stage.unit();
+        for lane in 0..place.used {
+            let At { batch, head, query } = place.at(lane);
+            let row = self.scores.row(batch, head, query).iter_mut().skip(first_key);
+            let column = tile.get(lane..).unwrap_or(&[]).iter().step_by(lanes.max(1));
+            row.zip(column).for_each(|(to, &x)| *to = x * factor);
+        }
+    }
+}
+
+impl Watch for Written<'_, '_> {
+    const EVERY_KEY: bool = true;
+
+    fn raw(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
+        if self.stage == Stage::Raw {
+            self.write(place, first_key, tile, lanes);
+        }
+    }
+
+    fn capped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
+        if self.stage == Stage::Capped {
+            self.write(place, first_key, tile, lanes);
+        }
+    }
+
+    fn shaped(&mut self, place: &Place, first_key: usize, tile: &[f32], lanes: usize) {
+        if matches!(self.stage, Stage::Biased | Stage::Softmax) {
+            self.write(place, first_key, tile, lanes);
+        }
+    }
+}
