@@ -199,7 +199,7 @@ fn representation<T: Number, S: Simd<T>>(s: S) {
             .into_iter()
             .enumerate()
         {
-            assert_eq!(got.bits(), x[(i + l) % x.len() & !1].bits());
+            assert_eq!(got.bits(), x[((i + l) % x.len()) & !1].bits());
         }
         assert_eq!(bits(&lanes(s, s.splat(x[i]))), vec![x[i].bits(); S::LANES]);
     }
