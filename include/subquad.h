@@ -572,18 +572,21 @@ const char *subquad_isa_name(int32_t isa);
  *
  * Cost: 2 (dim + value_dim) flops and one exponential per query and key. No allocation, no thread, no lock.
  *
- * Returns SUBQUAD_OK, or with nothing written
- * SUBQUAD_E_NULL: q, k, v, or every output is null where there is something to read or write; work is null and
- * work_size is not 0; segments without their arrays;
- * SUBQUAD_E_MISALIGNED: a pointer is not aligned for its type;
- * SUBQUAD_E_SHORT: work_size is less than the need;
- * SUBQUAD_E_SHAPE: sizes do not fit each other, query_heads is no multiple of kv_heads, a mask or bias has sizes other
- * than 1 and those of the call or more columns than keys, a col_stride is not 1, starts without segments;
- * SUBQUAD_E_OVERFLOW: a size does not fit the address space;
- * SUBQUAD_E_OVERLAP: an output, the report or the scratch shares addresses with itself, another of them or an input;
- * SUBQUAD_E_PARAMETER: scale or cap is negative, NaN or infinite, a slope or sink logit is not finite, a stage is unknown;
- * SUBQUAD_E_RANGE: key_lengths, query_starts or key_starts leave their sequence;
- * SUBQUAD_E_UNSUPPORTED: this machine has no such isa.
+ * Returns SUBQUAD_OK, or, with nothing written:
+ *
+ * - SUBQUAD_E_NULL: q, k or v is null where there is something to read, every output is null where there is something
+ *   to write, work is null and work_size is not 0, or there are segments without their arrays;
+ * - SUBQUAD_E_MISALIGNED: a pointer is not aligned for its type;
+ * - SUBQUAD_E_SHORT: work_size is less than the need;
+ * - SUBQUAD_E_SHAPE: sizes do not fit each other, query_heads is no multiple of kv_heads, a mask or bias has sizes
+ *   other than 1 and those of the call or more columns than keys, a col_stride is not 1, starts without segments;
+ * - SUBQUAD_E_OVERFLOW: a size does not fit the address space;
+ * - SUBQUAD_E_OVERLAP: an output, the report or the scratch shares addresses with itself, another of them or an input;
+ * - SUBQUAD_E_PARAMETER: scale or cap is negative, NaN or infinite, a slope or sink logit is not finite, a stage is
+ *   unknown;
+ * - SUBQUAD_E_RANGE: key_lengths, query_starts or key_starts leave their sequence;
+ * - SUBQUAD_E_UNSUPPORTED: this machine has no such isa.
+ *
  * Where several apply it is one of them.
  *
  * # Safety

@@ -4,7 +4,7 @@ use super::memory::set;
 use super::rules::{overlap_rows, rules_rows};
 use super::Condition::*;
 use super::Expect::{Nothing, Refused, Runs};
-use super::Row::{Case, NotApplicable};
+use super::Row::Case;
 use super::{Contract, Memory, Region, Row, Table};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
@@ -20,7 +20,7 @@ const SHAPE: subquad_shape = subquad_shape {
     value_dim: 6,
 };
 
-/// Arguments of a forward call. The rules live beside it and are copied into the block just before the call, so that
+/// Arguments of a call and of its size query. The rules live beside it and are copied into the block just before the call, so that
 /// rows can spoil them.
 pub struct Forward {
     pub rules: subquad_attention,
@@ -123,7 +123,7 @@ fn rules(m: &Memory) -> subquad_attention {
     rules
 }
 
-fn good(m: &Memory) -> Forward {
+pub fn good(m: &Memory) -> Forward {
     let subquad_shape {
         batch,
         query_heads,
@@ -161,7 +161,7 @@ fn good(m: &Memory) -> Forward {
     }
 }
 
-fn forward(a: &Forward) -> i32 {
+pub fn forward(a: &Forward) -> i32 {
     // SAFETY: pointers reach over what the sizes say inside the block, or are refused before they are followed.
     unsafe {
         let rules = place(a);
@@ -169,16 +169,19 @@ fn forward(a: &Forward) -> i32 {
     }
 }
 
-fn need(a: &Forward) -> i32 {
+pub fn decode(a: &Forward) -> i32 {
     // SAFETY: as for `forward`.
-    unsafe { subquad_attention_forward_need(place(a), a.shape, a.want_scores, a.bytes) }
+    unsafe {
+        let rules = place(a);
+        subquad_attention_decode(rules, a.q, a.k, a.v, a.outputs, a.work, a.work_size, a.report)
+    }
 }
 
 /// Rules are not in the block of memory that is compared: they are spoiled after it was filled.
 ///
 /// # Safety
 /// The rules live as long as the arguments.
-unsafe fn place(a: &Forward) -> *const subquad_attention {
+pub unsafe fn place(a: &Forward) -> *const subquad_attention {
     match a.rules_at.is_null() || !a.rules_at.is_aligned() {
         true => a.rules_at,
         false => &a.rules,
@@ -345,71 +348,17 @@ fn no_queries(a: &mut Forward, axis: fn(&mut subquad_tensor_mut) -> &mut usize) 
     (a.q.batch, a.q.heads, a.q.rows, a.q.data) = (t.batch, t.heads, t.rows, null());
 }
 
-fn need_rows() -> Vec<Spoil> {
-    let mut rows = vec![
-        Case(Null, "bytes", Refused(SUBQUAD_E_NULL), |a: &mut Forward| {
-            a.bytes = null_mut()
-        }),
-        Case(Misaligned, "bytes", Refused(SUBQUAD_E_MISALIGNED), |a| {
-            a.bytes = a.bytes.wrapping_byte_add(1)
-        }),
-        NotApplicable(ShortScratch, "takes no scratch"),
-        // A size of no work is a number too.
-        Case(ZeroSizes, "all", Runs, |a| {
-            a.rules_at = null_mut();
-            let none = 0;
-            a.shape = subquad_shape {
-                batch: none,
-                query_heads: none,
-                kv_heads: none,
-                queries: none,
-                keys: none,
-                dim: none,
-                value_dim: none,
-            };
-        }),
-        Case(OverflowingSizes, "dim", Refused(SUBQUAD_E_OVERFLOW), |a| {
-            a.shape.dim = usize::MAX
-        }),
-        Case(OverflowingSizes, "value_dim", Refused(SUBQUAD_E_OVERFLOW), |a| {
-            a.shape.value_dim = usize::MAX / 8
-        }),
-        Case(OverflowingSizes, "queries", Refused(SUBQUAD_E_OVERFLOW), |a| {
-            a.shape.queries = usize::MAX
-        }),
-        Case(OverflowingSizes, "keys", Refused(SUBQUAD_E_OVERFLOW), |a| {
-            a.shape.keys = usize::MAX
-        }),
-        Case(Overlap, "bytes in lengths", Refused(SUBQUAD_E_OVERLAP), |a| {
-            a.bytes = a.lengths
-        }),
-        Case(HeadsNotDivisible, "3 for 4", Refused(SUBQUAD_E_SHAPE), |a| {
-            a.shape.kv_heads = 3
-        }),
-        Case(HeadsNotDivisible, "0 for 4", Refused(SUBQUAD_E_SHAPE), |a| {
-            a.shape.kv_heads = 0
-        }),
-        Case(UnknownNumber, "any scores are scores", Runs, |a| {
-            a.want_scores = i32::MIN
-        }),
-    ];
-    rows.extend(rules_rows());
-    rows
-}
-
 pub fn tables() -> Vec<Box<dyn Contract>> {
-    vec![
+    let table = |function, call| -> Box<dyn Contract> {
         Box::new(Table {
-            function: "subquad_attention_forward",
+            function,
             good,
-            call: forward,
+            call,
             rows: forward_rows(),
-        }),
-        Box::new(Table {
-            function: "subquad_attention_forward_need",
-            good,
-            call: need,
-            rows: need_rows(),
-        }),
+        })
+    };
+    vec![
+        table("subquad_attention_forward", forward),
+        table("subquad_attention_decode", decode),
     ]
 }

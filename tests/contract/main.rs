@@ -8,6 +8,7 @@
 mod attention;
 mod kernels;
 mod memory;
+mod need;
 mod partial;
 mod rules;
 
@@ -154,7 +155,11 @@ fn tables() -> Vec<Box<dyn Contract>> {
         "subquad_isa_best",
         "subquad_isa_name",
     ];
-    let tables = constants.into_iter().map(constant).chain(attention::tables());
+    let tables = constants
+        .into_iter()
+        .map(constant)
+        .chain(attention::tables())
+        .chain(need::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
 }
 
@@ -188,6 +193,11 @@ fn every_function_has_every_row_and_keeps_it() {
     }
     println!("{} functions, {count} cases", tables.len());
     assert!(count >= 150);
+}
+
+#[test]
+fn the_size_query_is_exact() {
+    need::check_need(&Memory::new());
 }
 
 fn text(pointer: *const std::ffi::c_char) -> &'static str {
