@@ -25,3 +25,8 @@ pub use report::Report;
 pub use scratch::{Need, Scratch};
 pub use simd::Isa;
 pub use view::{MatMut, MatRef, TensorMut, TensorRef};
+
+/// The Rust example of README.md, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -240,6 +240,7 @@ fn adversary(r: &mut Random, keys: usize) -> Problem {
     );
     p.scale = Some(1.0);
     p.causal = r.once_in(3);
+    p.window = (r.once_in(3).then(|| r.below(keys)), None);
     p.offset = subquad::attention::Offset::Keys(r.below(keys + 1) as i64);
     if r.once_in(3) {
         let hidden = (0..keys)
@@ -269,8 +270,8 @@ fn hard_scores(r: &mut Random, keys: usize) -> Vec<f32> {
             4 => {
                 [
                     2_097_152.0,
-                    2_097_151.75,
-                    2_097_152.25,
+                    2_097_152.0 - 0.25,
+                    2_097_152.0 + 0.25,
                     4_194_303.5,
                     4_194_304.5,
                     8_388_607.5,

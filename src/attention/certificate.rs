@@ -21,7 +21,7 @@
 //! score + bias               one rounding of the sum        E += u (|x| + B)
 //! learned sink               logit log2 e: 1.23 u           E = max(E, 2 u |logit|); a key of value 0
 //! 2^(s - M)                  s - M exact, 2^r off by w      weights off by exp(+-(E + w)) relative, w = 1.63e-7 (1.54e-7
-//!                            relative; 0 below -126.5       fused); what is cut or subnormal is < 2^-126 each, and the
+//!                            relative; 0 below -100         fused); what is cut is < 2^-100 each, subnormal less, and the
 //!                                                           sum is >= 1/2, as M < max s + 1
 //! rescaling                  M an integer                   exact; where it is not, the kernel runs the keys again
 //! sum of weights             n numbers >= 0, 0 + x exact    off by gamma(n - 1) relative; with the sink gamma(n)
@@ -35,8 +35,8 @@
 //! if there is a learned sink). Dropped weights of share `t` move it by at most `t * range`. So
 //!
 //! ```text
-//! out <= range * min((E + w) / 2 + n 2^-123, 1) + gamma(2 n + 1) * max |v| + n 2^-123 (max |v| + 1)
-//! lse <= E + w + gamma(n) + n 2^-123 + lse_rounding
+//! out <= range * min((E + w) / 2 + n 2^-97, 1) + gamma(2 n + 1) * max |v| + n 2^-97 (max |v| + 1)
+//! lse <= E + w + gamma(n) + n 2^-97 + lse_rounding
 //! ```
 //!
 //! where the powers of two cover underflow, with room. A key is far if its bias puts it 160 powers of two below another
@@ -163,7 +163,7 @@ fn of_head(scores: Scores, values: Values, most: usize, logit: Option<f32>, fuse
     if !product_up(2.0 * terms as f32, value).is_finite() {
         return Rounding::UNKNOWN;
     }
-    let lost = product_up(terms as f32, power_of_two(-123));
+    let lost = product_up(terms as f32, power_of_two(-97));
     let weights = sum_up(error, weight);
     let share = sum_up(product_up(weights, 0.5), lost);
     let mixed = product_up(range, if share < 1.0 { share } else { 1.0 });

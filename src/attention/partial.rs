@@ -129,10 +129,10 @@ impl<'a> Partial<'a> {
     }
 }
 
-/// How much of the merged weight underflow may have taken: a weight 126.5 powers of two below the larger reference is
-/// cut to 0, and one that becomes subnormal is off by up to 2^-150. Infinite where that is no small share.
+/// How much of the merged weight may be cut: a weight more than 100 powers of two below the larger reference becomes 0. Infinite where that is no small share.
 fn hidden_share(s1: f32, s2: f32, sum: f32) -> f32 {
-    let cut = sum_up(product_up(sum_up(s1, s2), f32::MIN_POSITIVE), f32::from_bits(1));
+    const CUT: f32 = f32::from_bits((127 - 100) << 23);
+    let cut = product_up(sum_up(s1, s2), CUT);
     let share = up(cut / sum);
     if share < 0.5 {
         share

@@ -16,8 +16,9 @@ use crate::simd::Simd;
 /// The reference before any key: the lowest finite number, so that no difference of references is NaN.
 pub const NOTHING: f32 = -f32::MAX;
 
-/// Below this many powers of two under the reference a weight may lose bits, and 2^-126.5 is where it becomes 0.
-const SAFE: f32 = 100.0;
+/// A weight more than this many powers of two below the reference is 0. Nothing that small shows beside a weight of one
+/// half, and its products with values would be subnormal numbers, which cost a hundred cycles each.
+const CUT: f32 = 100.0;
 
 /// Beyond this reference the rounding constant has no room for it, and differences are taken first.
 const LARGE: f32 = 2_097_152.0;
@@ -34,17 +35,19 @@ pub struct Lanes<'a> {
     pub factor: &'a mut [f32],
 }
 
-/// `2^(x - m)` for an integer `m >= x`: exact 0 more than 126.5 below, NaN for NaN.
+/// `2^(x - m)` for an integer `m >= x`: exact 0 more than [`CUT`] below, NaN for NaN.
 #[inline(always)]
 pub fn weight<S: Simd<f32>>(s: S, x: S::V, m: S::V) -> S::V {
     // Where m is large, x - m is exact (or far below the clamp); where it is not, m goes into the rounding constant.
     let large = s.less(s.splat(LARGE), s.abs(m));
     let x = s.select(large, s.sub(x, m), x);
     let m = s.select(large, s.splat(0.0), m);
-    near_weight(s, s.max(s.sub(m, s.splat(127.0)), x), s.sub(s.splat(f32::MAGIC), m))
+    let cut = s.sub(m, s.splat(CUT));
+    let w = near_weight(s, s.max(cut, x), s.sub(s.splat(f32::MAGIC), m));
+    s.select(s.less(x, cut), s.splat(0.0), w)
 }
 
-/// `2^(x - m)` given `magic - m`, for `x` between `m - 127` and `m`.
+/// `2^(x - m)` given `magic - m`, for `x` between `m - 126` and `m`.
 ///
 /// `t` is `x - m` rounded to an integer, with the exponent bias in its low bits; `r` is exact.
 #[inline(always)]
@@ -208,11 +211,10 @@ fn weigh_of<S: Simd<f32>, const NQ: usize, const ACROSS: bool>(
         let floor = s.select(
             s.equal(raised, s.splat(0.0)),
             s.splat(f32::NEG_INFINITY),
-            s.sub(max[n], s.splat(SAFE)),
+            s.sub(max[n], s.splat(CUT)),
         );
         safe &= s.all(s.less(floor, low[n]));
-        near &=
-            s.all(s.less(s.sub(max[n], s.splat(126.0)), run_low[n])) && s.all(s.less(s.abs(max[n]), s.splat(LARGE)));
+        near &= s.all(s.less(s.sub(max[n], s.splat(CUT)), run_low[n])) && s.all(s.less(s.abs(max[n]), s.splat(LARGE)));
         sum[n] = s.mul(sum[n], factor[n]);
     }
     put(s, &max, lanes.max);

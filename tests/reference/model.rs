@@ -12,7 +12,7 @@
 //! * an output: weights a_j (1 + e_j) move it by at most `range(v) eta / (1 - eta)`, eta = sum p_j |e_j| (from
 //!   `o' - o = sum of e_j a_j (v_j - o) / D'`), never by more than the range; the two chains over n keys and the
 //!   division add `gamma(2n + 8) max |v|`.
-//! * what falls below 2^-126 of the largest weight is lost.
+//! * what falls below 2^-100 of the largest weight is lost.
 
 use super::case::Case;
 use subquad::attention::Offset;
@@ -20,7 +20,7 @@ use subquad::attention::Offset;
 /// Unit roundoff of f32.
 pub const UNIT: f64 = 5.960_464_477_539_063e-8;
 const WEIGHT: f64 = 1.64e-7;
-const TINY: f64 = 1e-37;
+const TINY: f64 = 1e-29;
 
 fn gamma(n: usize) -> f64 {
     let nu = n as f64 * UNIT;
