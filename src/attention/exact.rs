@@ -15,7 +15,7 @@ use crate::view::{MatMut, MatRef, TensorRef};
 /// Exact attention. Rows are independent: the same bits however the queries are split among calls or threads.
 ///
 /// Cost: `2 (dim + value_dim)` flops and one exponential per query and key; a block of queries reads its keys and values
-/// once. Scratch: [`Exact::need`], independent of the number of queries and keys.
+/// once. Scratch: [`Exact::need`], which stops growing with queries and keys.
 ///
 /// ```
 /// use subquad::{attention::Exact, MatMut, MatRef, Scratch};

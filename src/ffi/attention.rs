@@ -86,8 +86,9 @@ pub unsafe extern "C" fn subquad_attention_forward(
 /// Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
 ///
 /// With `want_scores` not 0: for a call that writes scores. The number is exact for the back end that `rules` force, or
-/// the best one of this machine; it does not depend on the number of queries. Rules and their arrays are checked as in
-/// the call, with its errors; a size beyond the address space is SUBQUAD_E_OVERFLOW, a null `bytes` SUBQUAD_E_NULL.
+/// the best one of this machine, and stops growing beyond some hundred queries or keys. Rules and their arrays are checked
+/// as in the call, with its errors; a size beyond the address space is SUBQUAD_E_OVERFLOW, a null `bytes`
+/// SUBQUAD_E_NULL.
 ///
 /// # Safety
 /// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
