@@ -355,8 +355,7 @@ impl<'a> Rules<'a> {
             sum = if x < -f32::MAX { -f32::MAX } else { x };
         }
         if let Some(slope) = self.slopes.and_then(|s| s.get(at.head)) {
-            // 32 bits are more than f32 tells apart, and convert without a library call on small machines.
-            let distance = u32::try_from(position.abs_diff(j as i64)).unwrap_or(u32::MAX) as f32;
+            let distance = math::nearest(position.abs_diff(j as i64));
             sum -= slope * LOG2_E * distance;
         }
         sum

@@ -5,7 +5,7 @@ use super::{Scalar, Simd};
 
 #[cfg(isa_neon)]
 use super::Neon;
-#[cfg(any(isa_x86, isa_neon, isa_wasm))]
+#[cfg(any(isa_x86, isa_neon))]
 use super::Strict;
 #[cfg(isa_wasm)]
 use super::Wasm;
