@@ -78,7 +78,8 @@ impl<'a> Exact<'a> {
     }
 
     /// Keys that are scored before their values are read, at least 1. More is faster up to the size of the cache and
-    /// takes more scratch; no bit of the result depends on it.
+    /// takes more scratch. No bit of the result depends on it for values that are multiples of 2^-26, as all of at least
+    /// 1/8 are; of finer ones, sums that cancel to less than 2^-126 may keep a trace.
     #[must_use]
     pub const fn with_key_run(mut self, keys: usize) -> Self {
         self.run = if keys == 0 { 1 } else { keys };
