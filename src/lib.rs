@@ -1,4 +1,20 @@
-//! Attention, associative memory and regression kernels that allocate nothing.
+//! Kernels that allocate nothing: attention today, associative memory and regression to come.
+//!
+//! Everything works on slices of the caller, returns an [`Error`] instead of panicking, and a [`Report`] instead of doing
+//! something silently. The few concepts, used everywhere:
+//!
+//! | concept | type |
+//! |---|---|
+//! | shape | [`MatRef`], [`MatMut`], [`TensorRef`], [`TensorMut`]: borrowed views, checked once when made |
+//! | memory | [`Scratch`] over bytes at any address, sized by a [`Need`] that each plan states beforehand |
+//! | plan | [`attention::Exact`], [`attention::Decode`]: shape and rules, checked once, run as often as you like |
+//! | choice | [`Isa`]: a back end of this machine, as a value; [`Isa::strict`] is the class of every machine |
+//! | promise | [`Bound`]: the largest absolute error of any output, f32 rounding included |
+//! | report | [`Report`]: what happened in a call that succeeded |
+//! | failure | [`Error`]: without data, the same numbers in C; an error has written nothing |
+//!
+//! Start at [`attention`]. Floors: `error`, `bound` and `real` use nothing; `view`, `scratch` and `math` stand on them;
+//! then [`simd`], [`kernels`], [`attention`], and `ffi` on top. A module uses only floors below it.
 #![no_std]
 #![deny(missing_docs)]
 

@@ -37,7 +37,6 @@ step cargo clippy --quiet --no-default-features --features capi -- -D warnings
 step cargo test --quiet --features emulation,capi
 # Without std, and without the hand-written back ends: what the portable code says must be the same.
 step cargo test --quiet --no-default-features --test onnx --test semantics
-step sh tests/sh/panic_free.sh
 step sh tests/sh/intrinsics.sh
 step sh tests/sh/c_hosts.sh
 step sh tests/sh/cortex_m.sh
