@@ -11,7 +11,7 @@ use std::println;
 
 /// What the error bounds of attention take the relative error of a weight to be. The sweep over every f32 finds
 /// 1.54e-7 fused and 1.63e-7 strict.
-const LIMIT: f64 = 2.5e-7;
+const LIMIT: f64 = 1.63e-7;
 
 const HALF: u32 = 0x3f00_0000;
 
