@@ -2,6 +2,7 @@
 
 use super::block::{all_finite, Input, Place};
 use super::certificate::Rounding;
+use super::exact::Exact;
 use super::outputs::{Outputs, Stage, Sums};
 use super::reach::Reach;
 use super::rules::{At, Rules, Span};
@@ -43,6 +44,12 @@ impl<'a> Decode<'a> {
             }),
             Err(e) => Err(e),
         }
+    }
+
+    /// The same shape, rules and back end, in the order of decoding.
+    pub(crate) const fn from_exact(exact: &Exact<'a>) -> Self {
+        let (shape, rules, isa) = exact.parts();
+        Decode { shape, rules, isa }
     }
 
     /// A plan for the shape of three views.

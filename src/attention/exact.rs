@@ -54,6 +54,24 @@ impl<'a> Exact<'a> {
         }
     }
 
+    /// All at once, in place; a `run` of 0 is the built-in choice.
+    pub(crate) fn from_parts(shape: Shape, rules: Rules<'a>, isa: Isa, run: usize) -> Result<Self, Error> {
+        shape.check()?;
+        rules.check(&shape)?;
+        Ok(Exact {
+            shape,
+            rules,
+            isa: Some(isa),
+            run: if run == 0 { kernels::KEY_RUN } else { run },
+            bound: false,
+        })
+    }
+
+    /// Shape, rules and back end.
+    pub(crate) const fn parts(&self) -> (Shape, Rules<'a>, Option<Isa>) {
+        (self.shape, self.rules, self.isa)
+    }
+
     /// A plan for the shape of three views.
     pub fn for_views<'v>(
         q: impl Into<TensorRef<'v, f32>>,

@@ -2,11 +2,10 @@
 
 use super::{apart, give, info, optional, scratch, status, Extent};
 use super::{subquad_attention, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
-use crate::attention::{Decode, Exact, Outputs, Partial, Rounding, Rules, Shape};
+use crate::attention::{Decode, Exact, Outputs, Partial, Rounding, Shape};
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
-use crate::simd::Isa;
 use crate::view::TensorRef;
 use core::ffi::c_void;
 
@@ -76,7 +75,7 @@ pub unsafe extern "C" fn subquad_attention_forward(
         report,
     };
     let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        let exact = plan.exact()?;
+        let exact = &plan.exact;
         exact.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
     };
     // SAFETY: the caller's promise, word for word.
@@ -100,7 +99,7 @@ pub unsafe extern "C" fn subquad_attention_forward_need(
     bytes: *mut usize,
 ) -> i32 {
     let need = |plan: &Plan<'_>| {
-        let exact = plan.exact()?;
+        let exact = &plan.exact;
         Ok(if want_scores == 0 {
             exact.need()
         } else {
@@ -142,7 +141,7 @@ pub unsafe extern "C" fn subquad_attention_decode(
         report,
     };
     let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        plan.decode()?.run(input.q, input.k, input.v, outputs, scratch)
+        plan.decode().run(input.q, input.k, input.v, outputs, scratch)
     };
     // SAFETY: the caller's promise, word for word.
     status(unsafe { call.run(run) })
@@ -161,7 +160,7 @@ pub unsafe extern "C" fn subquad_attention_decode_need(
     bytes: *mut usize,
 ) -> i32 {
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { bytes_of(rules, shape, bytes, |plan| Ok(plan.decode()?.need())) })
+    status(unsafe { bytes_of(rules, shape, bytes, |plan| Ok(plan.decode().need())) })
 }
 
 /// Takes the partial row `from` into the partial row `into`: the result of both sets of keys, which must be disjoint.
@@ -219,12 +218,9 @@ struct Call<'c> {
     report: *mut subquad_report,
 }
 
-/// What every method of attention is made from.
+/// What every method of attention is made from. The exact plan is the larger one, and held ready.
 struct Plan<'a> {
-    shape: Shape,
-    rules: Rules<'a>,
-    isa: Isa,
-    key_run: usize,
+    exact: Exact<'a>,
 }
 
 struct Input<'a> {
@@ -237,25 +233,13 @@ impl<'a> Plan<'a> {
     /// # Safety
     /// The pointers in `rules` reach as far as the shape says.
     unsafe fn new(rules: &subquad_attention, shape: Shape) -> Result<Self, Error> {
-        Ok(Plan {
-            shape,
-            // SAFETY: the caller's promise, word for word.
-            rules: unsafe { rules.read(&shape)? },
-            isa: info::isa(rules.isa)?,
-            key_run: rules.key_run,
-        })
+        // SAFETY: the caller's promise, word for word.
+        let exact = unsafe { Exact::from_parts(shape, rules.read(&shape)?, info::isa(rules.isa)?, rules.key_run)? };
+        Ok(Plan { exact })
     }
 
-    fn decode(&self) -> Result<Decode<'a>, Error> {
-        Ok(Decode::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa))
-    }
-
-    fn exact(&self) -> Result<Exact<'a>, Error> {
-        let plan = Exact::new(self.shape)?.with_rules(self.rules)?.with_isa(self.isa);
-        Ok(match self.key_run {
-            0 => plan,
-            keys => plan.with_key_run(keys),
-        })
+    fn decode(&self) -> Decode<'a> {
+        Decode::from_exact(&self.exact)
     }
 }
 
