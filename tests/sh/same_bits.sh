@@ -12,6 +12,7 @@ need_cmd qemu-system-arm qemu-system-arm
 need_cmd arm-none-eabi-gcc gcc-arm-none-eabi
 need_cmd aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need_cmd node nodejs
+need_cmd llvm-objdump-22 llvm-22
 need_pkg libnewlib-arm-none-eabi libc6-dev-arm64-cross rust-web-llvm
 need_install
 
@@ -30,6 +31,9 @@ EXPECTED=$strict sh "$root/tests/sh/aarch64.sh" "$program"
 grep -qxF "$(echo "$host" | grep fused)" "$cross_target_dir/aarch64/stdout" || die "NEON differs from the fused class"
 
 build_lib cdylib wasm32-unknown-unknown "$cross_target_dir/wasm"
+# Equal bits mean little if the module fell back to scalar code.
+llvm-objdump-22 -d "$cross_target_dir/wasm/$CRATE_NAME.wasm" | grep -q '[[:space:]]f32x4[.]' ||
+    die "the module has no f32x4 instruction"
 wasm=$(node "$root/tests/qemu/same_bits.mjs" "$cross_target_dir/wasm/$CRATE_NAME.wasm") || die "wasm does not run"
 say "wasm:    $wasm"
 [ "$wasm" = "$strict" ] || die "wasm differs from the strict class"
