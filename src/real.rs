@@ -30,6 +30,12 @@ pub trait Real:
     /// The low bits of the number, moved into its exponent: `2^n` for `MAGIC + n`.
     #[must_use]
     fn exponent(self) -> Self;
+    /// The bits of the number, and those in which `a` and `b` differ.
+    #[must_use]
+    fn differences(self, a: Self, b: Self) -> Self;
+    /// Whether the number has a bit of `bits`.
+    #[must_use]
+    fn any_bit(self, bits: Self) -> bool;
     /// `self * b + c` with one rounding. In software: for oracles only.
     #[cfg(any(test, feature = "emulation"))]
     #[must_use]
@@ -58,6 +64,16 @@ macro_rules! real {
             #[inline(always)]
             fn exponent(self) -> Self {
                 $t::from_bits(self.to_bits() << $digits)
+            }
+
+            #[inline(always)]
+            fn differences(self, a: Self, b: Self) -> Self {
+                $t::from_bits(self.to_bits() | (a.to_bits() ^ b.to_bits()))
+            }
+
+            #[inline(always)]
+            fn any_bit(self, bits: Self) -> bool {
+                self.to_bits() & bits.to_bits() != 0
             }
 
             #[cfg(any(test, feature = "emulation"))]

@@ -14,7 +14,7 @@ use crate::view::TensorRef;
 pub(super) const MOST_LANES: usize = kernels::most_block_lanes();
 
 /// Panels of lanes that read a run of keys one after the other while it is in the second-level cache.
-const PANELS: usize = if cfg!(target_pointer_width = "64") { 8 } else { 1 };
+const PANELS: usize = if cfg!(target_pointer_width = "64") { 2 } else { 1 };
 
 /// Working memory of a block of queries: up to [`PANELS`] panels of lanes. All of it is in the caller's scratch.
 pub(super) struct Block<'s> {
@@ -37,6 +37,8 @@ pub(super) struct Block<'s> {
     /// Lowest live scores.
     low: &'s mut [f32],
     factor: &'s mut [f32],
+    /// Panels whose scores were near their references so far.
+    near: [bool; PANELS],
 }
 
 /// Which lane is which: lane `l` of a block is query `(start + l) / group`, head `(start + l) % group` of the group.
@@ -148,6 +150,7 @@ impl<'s> Block<'s> {
             sum: scratch.take(rows)?,
             low: scratch.take(rows)?,
             factor: scratch.take(rows)?,
+            near: [true; PANELS],
         })
     }
 
@@ -178,9 +181,12 @@ impl<'s> Block<'s> {
                 } else {
                     &[]
                 };
-                let mut values = row.iter();
-                let column = q_t.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes);
-                column.for_each(|to| *to = values.next().map_or(0.0, |&x| x * scale));
+                for (c, column) in q_t.chunks_exact_mut(lanes).enumerate() {
+                    let x = row.get(c).map_or(0.0, |&x| x * scale);
+                    if let Some(to) = column.get_mut(lane) {
+                        *to = x;
+                    }
+                }
             }
         }
     }
@@ -188,11 +194,12 @@ impl<'s> Block<'s> {
     /// All keys, in order. Returns how many panels took a second pass.
     pub(super) fn run(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> usize {
         let mut again = [true; PANELS];
+        self.near = again;
         self.max.fill(kernels::NOTHING);
         self.pass(input, place, watch, &mut again);
         for (p, again) in again.iter_mut().enumerate() {
             // A sum may have overflowed only because its reference was still low.
-            *again |= place.panel(p, self.lanes).used > 0 && !all_finite(self.panel(p).out);
+            *again |= place.panel(p, self.lanes).used > 0 && !all_finite(self.panel(p, 0).out);
         }
         let repeated = again.iter().filter(|&&again| again).count();
         if repeated > 0 {
@@ -214,7 +221,7 @@ impl<'s> Block<'s> {
             let part = place.panel(p, self.lanes);
             if wanted && part.used > 0 {
                 *cursor = Cursor::new(Reach::of(input, &part, W::EVERY_KEY));
-                self.panel(p).clear();
+                self.panel(p, 0).clear();
             }
         }
         *wanted = [false; PANELS];
@@ -233,7 +240,8 @@ impl<'s> Block<'s> {
         }
     }
 
-    fn panel(&mut self, p: usize) -> Panel<'_> {
+    /// Panel `p`, with `size` numbers of the tile.
+    fn panel(&mut self, p: usize, size: usize) -> Panel<'_> {
         let part = |n: usize| p.saturating_mul(n)..p.saturating_add(1).saturating_mul(n);
         let lanes = part(self.lanes);
         Panel {
@@ -243,8 +251,9 @@ impl<'s> Block<'s> {
             sum: self.sum.get_mut(lanes.clone()).unwrap_or(&mut []),
             low: self.low.get_mut(lanes.clone()).unwrap_or(&mut []),
             factor: self.factor.get_mut(lanes).unwrap_or(&mut []),
-            tile: self.tile,
-            bias: self.bias,
+            near: &mut self.near[p % PANELS],
+            tile: self.tile.get_mut(..size).unwrap_or(&mut []),
+            bias: self.bias.get_mut(..size).unwrap_or(&mut []),
         }
     }
 
@@ -252,35 +261,22 @@ impl<'s> Block<'s> {
     fn step(&mut self, input: &Input<'_>, p: usize, place: &Place, run: Run, watch: &mut impl Watch) -> bool {
         let (isa, lanes) = (input.isa, self.lanes);
         let size = (run.end - run.start).saturating_mul(lanes);
-        let k = input.k.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
         let v = input.v.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
-        let panel = self.panel(p);
-        let tile = panel.tile.get_mut(..size).unwrap_or(&mut []);
-        kernels::scores(isa, panel.q_t, k, tile);
-        watch.raw(place, run.start, tile, lanes);
+        let mut panel = self.panel(p, size);
         let cap = input.rules.cap2();
-        if cap != 0.0 {
-            kernels::cap(isa, tile, cap);
-        }
-        watch.capped(place, run.start, tile, lanes);
-        if !run.whole {
-            let bias = panel.bias.get_mut(..size).unwrap_or(&mut []);
-            fill_bias(bias, lanes, input, place, run.start);
-            kernels::add_bias(isa, tile, bias);
-            watch.shaped(place, run.start, tile, lanes);
-        }
-        let state = Lanes {
-            max: panel.max,
-            sum: panel.sum,
-            low: panel.low,
-            factor: panel.factor,
-        };
-        let repeat = kernels::weigh(isa, tile, state, !run.whole);
+        panel.score(input, place, run, cap, |tile| watch.raw(place, run.start, tile, lanes));
+        watch.capped(place, run.start, panel.tile, lanes);
         if run.whole {
-            kernels::values(isa, tile, v, panel.factor, panel.out);
-        } else {
-            kernels::masked_values(isa, tile, v, panel.factor, panel.out);
+            let repeat = panel.weigh(input, place, run, cap);
+            kernels::values(isa, panel.tile, v, panel.factor, panel.out);
+            return repeat;
         }
+        fill_bias(panel.bias, lanes, input, place, run.start);
+        kernels::add_bias(isa, panel.tile, panel.bias);
+        watch.shaped(place, run.start, panel.tile, lanes);
+        let (tile, softmax) = panel.softmax();
+        let repeat = kernels::weigh(isa, tile, softmax, true);
+        kernels::masked_values(isa, panel.tile, v, panel.factor, panel.out);
         repeat
     }
 }
@@ -293,6 +289,8 @@ struct Panel<'p> {
     sum: &'p mut [f32],
     low: &'p mut [f32],
     factor: &'p mut [f32],
+    /// Whether scores were near their references so far.
+    near: &'p mut bool,
     tile: &'p mut [f32],
     bias: &'p mut [f32],
 }
@@ -303,6 +301,41 @@ impl Panel<'_> {
         self.sum.fill(0.0);
         self.out.fill(0.0);
         self.low.fill(f32::INFINITY);
+    }
+
+    /// Scores of a run, capped if `cap` is not 0; `raw` sees them before.
+    fn score(&mut self, input: &Input<'_>, place: &Place, run: Run, cap: f32, raw: impl FnOnce(&[f32])) {
+        let k = input.k.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
+        kernels::scores(input.isa, self.q_t, k, self.tile);
+        raw(self.tile);
+        if cap != 0.0 {
+            kernels::cap(input.isa, self.tile, cap);
+        }
+    }
+
+    fn softmax(&mut self) -> (&mut [f32], Lanes<'_>) {
+        let lanes = Lanes {
+            max: self.max,
+            sum: self.sum,
+            low: self.low,
+            factor: self.factor,
+        };
+        (self.tile, lanes)
+    }
+
+    /// Scores of a run that no mask touches into weights; whether the panel should be repeated.
+    fn weigh(&mut self, input: &Input<'_>, place: &Place, run: Run, cap: f32) -> bool {
+        if *self.near {
+            let (tile, lanes) = self.softmax();
+            if let Some(repeat) = kernels::weigh_near(input.isa, tile, lanes) {
+                return repeat;
+            }
+            // Where scores once were far apart they will be again.
+            *self.near = false;
+            self.score(input, place, run, cap, |_| ());
+        }
+        let (tile, lanes) = self.softmax();
+        kernels::weigh(input.isa, tile, lanes, false)
     }
 }
 

@@ -168,6 +168,7 @@ impl<'a> Decode<'a> {
             sum: scratch.take(rows * 16)?,
             low: scratch.take(rows * 16)?,
             factor: scratch.take(rows * 16)?,
+            near: [true; ROWS],
         })
     }
 }
@@ -187,6 +188,8 @@ struct Work<'s> {
     sum: &'s mut [f32],
     low: &'s mut [f32],
     factor: &'s mut [f32],
+    /// Rows whose scores were near their references so far.
+    near: [bool; ROWS],
 }
 
 impl Work<'_> {
@@ -218,6 +221,7 @@ impl Work<'_> {
     /// All keys, in order; twice where bits may have been lost (see `Block::run`).
     fn run(&mut self, input: &Input<'_>, place: &Place, outputs: &mut Outputs<'_>) -> bool {
         self.max.fill(kernels::NOTHING);
+        self.near = [true; ROWS];
         let safe = !self.keys(input, place, outputs);
         let sums = self
             .out
@@ -291,7 +295,20 @@ impl Work<'_> {
             ) else {
                 break;
             };
-            repeat |= kernels::weigh_row(isa, tile, Lanes { max, sum, low, factor }, hides);
+            let mut lanes = Lanes { max, sum, low, factor };
+            let mut near = None;
+            if let Some(may) = self.near.get_mut(row).filter(|may| **may && !hides) {
+                near = kernels::weigh_near_row(isa, tile, lanes.again());
+                if near.is_none() {
+                    // The tile is spoiled, and where scores once were far apart they will be again.
+                    *may = false;
+                    score_row(input, q.row_range(row..row + 1), k, tile);
+                }
+            }
+            repeat |= match near {
+                Some(repeat) => repeat,
+                None => kernels::weigh_row(isa, tile, lanes, hides),
+            };
         }
         let mut rows = Rows {
             count: place.used,
@@ -307,6 +324,15 @@ impl Work<'_> {
             kernels::row_values(isa, &mut rows, v);
         }
         repeat
+    }
+}
+
+/// One row's scores of a run without masks, capped.
+fn score_row(input: &Input<'_>, q: MatRef<'_, f32>, k: MatRef<'_, f32>, tile: &mut [f32]) {
+    kernels::row_scores(input.isa, q, k, tile, RUN);
+    let cap = input.rules.cap2();
+    if cap != 0.0 {
+        kernels::cap(input.isa, tile, cap);
     }
 }
 

@@ -80,6 +80,8 @@ dispatch! {
     pub(crate) fn add_bias(tile: &mut [f32], bias: &[f32]) = softmax::add_bias;
     /// Scores into weights, and into the running sums; whether a second run is needed.
     pub(crate) fn weigh(tile: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh;
+    /// As [`weigh`] where no key is masked and all scores are near their references; `None`, and a spoiled tile, if not.
+    pub(crate) fn weigh_near(tile: &mut [f32], lanes: Lanes<'_>) -> Option<bool> = softmax::weigh_near;
     /// `out[c][lane] = out[c][lane] * factor[lane] + sum over keys of tile[key][lane] * v[key][c]`.
     pub(crate) fn values(tile: &[f32], v: MatRef<'_, f32>, factor: &[f32], out: &mut [f32]) = tile::values::<_, false>;
     /// As [`values`], for runs with masked keys.
@@ -90,6 +92,8 @@ dispatch! {
     pub(crate) fn row_scores(q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) = row::row_scores;
     /// As [`weigh`], for one query whose keys are the lanes.
     pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
+    /// As [`weigh_near`], for one query whose keys are the lanes.
+    pub(crate) fn weigh_near_row(row: &mut [f32], lanes: Lanes<'_>) -> Option<bool> = softmax::weigh_near_row;
     /// `out.row(i) = out.row(i) * factor[i] + sum over keys of w.row(i)[key] * v.row(key)`.
     pub(crate) fn row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, false>;
     /// As [`row_values`], for runs with masked keys.

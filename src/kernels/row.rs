@@ -18,109 +18,116 @@ pub fn row_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, ou
     // Four queries at once where sixteen sums of sixteen lanes fit the registers: keys are read a quarter as often.
     if S::REGISTERS * S::LANES >= 512 {
         while start + 4 <= q.rows() {
-            scores_of::<S, 4, 4>(
-                s,
-                q.row_range(start..start + 4),
-                k,
-                out.get_mut(start * stride..).unwrap_or(&mut []),
-                stride,
-            );
+            let out = out.get_mut(start * stride..).unwrap_or(&mut []);
+            square_scores(s, q.row_range(start..start + 4), k, out, stride);
             start += 4;
         }
     }
-    while start < q.rows() {
-        let (q, out) = (
-            q.row_range(start..start + 1),
-            out.get_mut(start * stride..).unwrap_or(&mut []),
-        );
-        if S::REGISTERS * S::LANES >= 512 {
-            scores_of::<S, 1, 16>(s, q, k, out, stride);
-        } else {
-            scores_of::<S, 1, 4>(s, q, k, out, stride);
-        }
-        start += 1;
+    for n in start..q.rows() {
+        one_row_scores(s, q.row(n), k, out.get_mut(n * stride..).unwrap_or(&mut []));
     }
 }
 
+/// Four keys at a time: nearly one stream of memory, and sums that stay in registers.
 #[inline(always)]
-fn scores_of<S: Simd<f32>, const NQ: usize, const MK: usize>(
-    s: S,
-    q: MatRef<'_, f32>,
-    k: MatRef<'_, f32>,
-    out: &mut [f32],
-    stride: usize,
-) {
-    let mut queries: [&[f32]; NQ] = [&[]; NQ];
-    for n in 0..NQ {
-        let Some(row) = q.get(n) else { return };
-        queries[n] = row;
+fn one_row_scores<S: Simd<f32>>(s: S, q: &[f32], k: MatRef<'_, f32>, out: &mut [f32]) {
+    for (key, out) in (0..k.rows()).step_by(16).zip(out.chunks_exact_mut(16)) {
+        let [a0, a1, a2, a3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key));
+        let [b0, b1, b2, b3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key + 4));
+        let [c0, c1, c2, c3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key + 8));
+        let [d0, d1, d2, d3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key + 12));
+        let sums = [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3];
+        s.store16(s.sums16(&sums), out);
     }
-    let mut key = 0;
-    while key < k.rows() {
-        // The last tile reads the last key again instead of having a second form.
-        let last = k.rows() - 1;
-        let mut keys: [&[f32]; MK] = [&[]; MK];
-        for m in 0..MK {
-            let Some(row) = k.get(if key + m < last { key + m } else { last }) else {
-                return;
-            };
-            keys[m] = row;
-        }
+}
+
+/// Four queries, four keys at a time.
+#[inline(always)]
+fn square_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) {
+    let queries = [q.row(0), q.row(1), q.row(2), q.row(3)];
+    for key in (0..k.rows()).step_by(4) {
         let mut sums = [0.0; 16];
-        s.store16(products::<S, NQ, MK>(s, queries, keys), &mut sums);
-        for (n, sums) in sums.chunks_exact(MK).take(NQ).enumerate() {
+        s.store16(
+            s.sums16(&products::<S, 4, 4, 16>(s, queries, four_rows(k, key))),
+            &mut sums,
+        );
+        for (n, sums) in sums.chunks_exact(4).enumerate() {
             let at = n.wrapping_mul(stride).wrapping_add(key);
-            let to = out.get_mut(at..).and_then(|out| out.first_chunk_mut::<MK>());
-            let (Some(to), Some(sums)) = (to, sums.first_chunk::<MK>()) else {
-                return;
-            };
-            *to = *sums;
+            let to = out.get_mut(at..).and_then(|out| out.first_chunk_mut::<4>());
+            if let (Some(to), Some(sums)) = (to, sums.first_chunk::<4>()) {
+                *to = *sums;
+            }
         }
-        key += MK;
     }
 }
 
-/// Up to sixteen dot products, query by query, in one vector.
+/// The rows from `key` on; beyond the last the last again, so that no tile needs a second form.
 #[inline(always)]
-fn products<S: Simd<f32>, const NQ: usize, const MK: usize>(s: S, q: [&[f32]; NQ], k: [&[f32]; MK]) -> S::V16 {
-    let mut acc = [s.splat16(0.0); 16];
-    let mut c = 0;
+fn four_rows(k: MatRef<'_, f32>, key: usize) -> [&[f32]; 4] {
+    let last = k.rows().saturating_sub(1);
+    let at = |m| if key + m < last { key + m } else { last };
+    [k.row(at(0)), k.row(at(1)), k.row(at(2)), k.row(at(3))]
+}
+
+/// Dot products in sixteen lanes each, query by query.
+#[inline(always)]
+fn products<S: Simd<f32>, const NQ: usize, const MK: usize, const N: usize>(
+    s: S,
+    q: [&[f32]; NQ],
+    k: [&[f32]; MK],
+) -> [S::V16; N] {
+    let mut acc = [s.splat16(0.0); N];
     let dim = k.first().map_or(0, |row| row.len());
-    while c + 16 <= dim {
-        let mut x = [s.splat16(0.0); NQ];
+    // All of one length, so that one comparison serves all.
+    let blocks = dim / 16;
+    let (Some(x), Some(y)) = (whole(q, blocks), whole(k, blocks)) else {
+        return acc;
+    };
+    for c in 0..blocks {
+        let mut v = [s.splat16(0.0); NQ];
         for n in 0..NQ {
-            let Some(part) = q[n].get(c..c + 16) else { break };
-            x[n] = s.load16(part);
+            let Some(part) = x[n].get(c) else { return acc };
+            v[n] = s.load16(part);
         }
         for m in 0..MK {
-            let Some(part) = k[m].get(c..c + 16) else { break };
-            let y = s.load16(part);
+            let Some(part) = y[m].get(c) else { return acc };
+            let w = s.load16(part);
             for n in 0..NQ {
-                acc[n * MK + m] = s.mul_add16(x[n], y, acc[n * MK + m]);
-            }
-        }
-        c += 16;
-    }
-    if c < dim {
-        for m in 0..MK {
-            let y = tail(s, k[m], c);
-            for n in 0..NQ {
-                acc[n * MK + m] = s.mul_add16(tail(s, q[n], c), y, acc[n * MK + m]);
+                acc[n * MK + m] = s.mul_add16(v[n], w, acc[n * MK + m]);
             }
         }
     }
-    s.sums16(&acc)
+    if !dim.is_multiple_of(16) {
+        for m in 0..MK {
+            let w = tail(s, k[m], 16 * blocks);
+            for n in 0..NQ {
+                acc[n * MK + m] = s.mul_add16(tail(s, q[n], 16 * blocks), w, acc[n * MK + m]);
+            }
+        }
+    }
+    acc
+}
+
+/// The first blocks of sixteen columns of each row.
+#[inline(always)]
+fn whole<const N: usize>(rows: [&[f32]; N], blocks: usize) -> Option<[&[[f32; 16]]; N]> {
+    let mut whole: [&[[f32; 16]]; N] = [&[]; N];
+    for (whole, row) in whole.iter_mut().zip(rows) {
+        *whole = row.as_chunks().0.get(..blocks)?;
+    }
+    Some(whole)
 }
 
 /// The columns from `c` on, filled up with zeros: missing terms are zero, so they add in the same order too.
 #[inline(always)]
 fn tail<S: Simd<f32>>(s: S, row: &[f32], c: usize) -> S::V16 {
-    let mut whole = [0.0; 16];
-    whole
-        .iter_mut()
-        .zip(row.get(c..).unwrap_or(&[]))
-        .for_each(|(w, &x)| *w = x);
-    s.load16(&whole)
+    let mut v = s.splat16(0.0);
+    let mut rest = row.get(c..).unwrap_or(&[]);
+    for v in v.as_mut() {
+        *v = s.load_part(rest, 0.0);
+        rest = rest.get(S::LANES..).unwrap_or(&[]);
+    }
+    v
 }
 
 /// Adds a run of values to each query's row: `out[c] = out[c] * factor + sum over keys of w[key] * v[key][c]`.

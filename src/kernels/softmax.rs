@@ -23,6 +23,13 @@ pub const NOTHING: f32 = -f32::MAX;
 /// 2^-126, so scaling them is exact whatever cancels; each power of two less here allows one more in the values.
 const CUT: f32 = 100.0;
 
+/// Scores this close to their reference take the short way: see [`weigh_near`].
+const NEAR: f32 = 64.0;
+
+/// `t` of [`near_weight`] is 0x4b40_0040 and up to 63 where the score is near, so it differs from the first number only
+/// in bits that the second does not have.
+const NEAR_BITS: (f32, f32) = (f32::from_bits(0x4b40_0040), f32::from_bits(!63));
+
 /// Beyond this reference the rounding constant has no room for it, and differences are taken first.
 const LARGE: f32 = 2_097_152.0;
 
@@ -32,10 +39,22 @@ pub struct Lanes<'a> {
     pub max: &'a mut [f32],
     /// Sum of the weights relative to it.
     pub sum: &'a mut [f32],
-    /// Lowest live score so far.
+    /// What no live score so far is below.
     pub low: &'a mut [f32],
     /// Power of two by which the last run scaled what came before.
     pub factor: &'a mut [f32],
+}
+
+impl Lanes<'_> {
+    /// The same lanes, for a call that may have to be made again.
+    pub fn again(&mut self) -> Lanes<'_> {
+        Lanes {
+            max: self.max,
+            sum: self.sum,
+            low: self.low,
+            factor: self.factor,
+        }
+    }
 }
 
 /// `2^(x - m)` for an integer `m >= x`: exact 0 more than [`CUT`] below, NaN for NaN.
@@ -46,18 +65,17 @@ pub fn weight<S: Simd<f32>>(s: S, x: S::V, m: S::V) -> S::V {
     let x = s.select(large, s.sub(x, m), x);
     let m = s.select(large, s.splat(0.0), m);
     let cut = s.sub(m, s.splat(CUT));
-    let w = near_weight(s, s.max(cut, x), s.sub(s.splat(f32::MAGIC), m));
+    let (_, w) = near_weight(s, s.max(cut, x), s.sub(s.splat(f32::MAGIC), m));
     s.select(s.less(x, cut), s.splat(0.0), w)
 }
 
-/// `2^(x - m)` given `magic - m`, for `x` between `m - 126` and `m`.
-///
-/// `t` is `x - m` rounded to an integer, with the exponent bias in its low bits; `r` is exact.
+/// `2^(x - m)` given `magic - m`, for `x` between `m - 126` and `m`; first `t`, which is `x - m` rounded to an integer,
+/// with the exponent bias in its low bits. `r` is exact.
 #[inline(always)]
-fn near_weight<S: Simd<f32>>(s: S, x: S::V, c: S::V) -> S::V {
+fn near_weight<S: Simd<f32>>(s: S, x: S::V, c: S::V) -> (S::V, S::V) {
     let t = s.add(x, c);
     let r = s.sub(x, s.sub(t, c));
-    s.mul(power(s, r), s.exponent(t))
+    (t, s.mul(power(s, r), s.exponent(t)))
 }
 
 /// The smallest integer not below `x`; numbers without a fraction, infinities and NaN as they are.
@@ -145,6 +163,31 @@ fn extremes<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32], masked: bool) -> 
     (high, low)
 }
 
+/// Highest score of a run per lane.
+#[inline(always)]
+fn maxima<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32]) -> [S::V; NQ] {
+    let mut high = [s.splat(f32::NEG_INFINITY); NQ];
+    let lanes = NQ * S::LANES;
+    let mut fours = tile.chunks_exact(4 * lanes);
+    for four in fours.by_ref() {
+        let mut h = [[s.splat(0.0); NQ]; 4];
+        for (row, h) in four.chunks_exact(lanes).zip(&mut h) {
+            *h = get::<S, NQ>(s, row);
+        }
+        let [h0, h1, h2, h3] = h;
+        for n in 0..NQ {
+            high[n] = s.max(s.max(s.max(h0[n], h1[n]), s.max(h2[n], h3[n])), high[n]);
+        }
+    }
+    for row in fours.remainder().chunks_exact(lanes) {
+        let h = get::<S, NQ>(s, row);
+        for n in 0..NQ {
+            high[n] = s.max(h[n], high[n]);
+        }
+    }
+    high
+}
+
 #[inline(always)]
 fn live_or_infinity<S: Simd<f32>, const NQ: usize>(s: S, x: [S::V; NQ], masked: bool) -> [S::V; NQ] {
     let mut out = x;
@@ -201,52 +244,180 @@ fn weigh_of<S: Simd<f32>, const NQ: usize, const ACROSS: bool>(
         high = common::<S, NQ>(s, high, |a, b| if a > b { a } else { b });
         run_low = common::<S, NQ>(s, run_low, |a, b| if a < b { a } else { b });
     }
-    let (mut max, mut sum) = (get::<S, NQ>(s, lanes.max), get::<S, NQ>(s, lanes.sum));
-    let (mut low, mut factor) = (get::<S, NQ>(s, lanes.low), [s.splat(0.0); NQ]);
-    let (mut safe, mut near) = (true, !masked);
-    for n in 0..NQ {
-        let old = max[n];
-        max[n] = s.max(old, ceil(s, high[n]));
-        factor[n] = weight(s, old, max[n]);
-        low[n] = s.min(run_low[n], low[n]);
-        // A reference that stays, or that nothing was summed under, cannot have cut anything.
-        let raised = s.select(s.equal(old, max[n]), s.splat(0.0), sum[n]);
-        let floor = s.select(
-            s.equal(raised, s.splat(0.0)),
-            s.splat(f32::NEG_INFINITY),
-            s.sub(max[n], s.splat(CUT)),
-        );
-        safe &= s.all(s.less(floor, low[n]));
-        near &= s.all(s.less(s.sub(max[n], s.splat(CUT)), run_low[n])) && s.all(s.less(s.abs(max[n]), s.splat(LARGE)));
-        sum[n] = s.mul(sum[n], factor[n]);
-    }
-    put(s, &max, lanes.max);
-    put(s, &low, lanes.low);
-    put(s, &factor, lanes.factor);
-    if near {
-        for max in &mut max {
-            *max = s.sub(s.splat(f32::MAGIC), *max);
-        }
-        for row in tile.chunks_exact_mut(NQ * S::LANES) {
-            for ((part, &c), sum) in row.chunks_exact_mut(S::LANES).zip(&max).zip(&mut sum) {
-                let p = near_weight(s, s.load(part), c);
-                *sum = s.add(*sum, p);
-                s.store(p, part);
-            }
-        }
-    } else {
-        let (hide, zero) = (s.splat(if masked { f32::NEG_INFINITY } else { f32::NAN }), s.splat(0.0));
-        for row in tile.chunks_exact_mut(NQ * S::LANES) {
-            for ((part, &max), sum) in row.chunks_exact_mut(S::LANES).zip(&max).zip(&mut sum) {
-                let x = s.load(part);
-                let (hidden, p) = (s.equal(x, hide), weight(s, x, max));
-                *sum = s.add(*sum, s.select(hidden, zero, p));
-                s.store(s.select(hidden, s.splat(-1.0), p), part);
-            }
+    let mut state = State::<S, NQ>::get(s, &lanes);
+    state.raise(s, high);
+    let safe = state.lower(s, run_low);
+    let (hide, zero) = (s.splat(if masked { f32::NEG_INFINITY } else { f32::NAN }), s.splat(0.0));
+    for row in tile.chunks_exact_mut(NQ * S::LANES) {
+        for ((part, &max), sum) in row.chunks_exact_mut(S::LANES).zip(&state.max).zip(&mut state.sum) {
+            let x = s.load(part);
+            let (hidden, p) = (s.equal(x, hide), weight(s, x, max));
+            *sum = s.add(*sum, s.select(hidden, zero, p));
+            s.store(s.select(hidden, s.splat(-1.0), p), part);
         }
     }
-    put(s, &sum, lanes.sum);
+    state.put(s, lanes);
     !safe
+}
+
+/// As [`weigh`] for a run without masked keys, where every score lies within [`NEAR`] of its lane's reference: neither
+/// the lowest score nor a clamp is needed then. `None` if one does not: the lanes are as they were, the tile is spoiled.
+#[inline(always)]
+pub fn weigh_near<S: Simd<f32>>(s: S, tile: &mut [f32], lanes: Lanes<'_>) -> Option<bool> {
+    match S::REGISTERS {
+        32.. => weigh_near_of::<S, 2, 2, false>(s, tile, lanes),
+        16.. => weigh_near_of::<S, 2, 1, false>(s, tile, lanes),
+        _ => weigh_near_of::<S, 1, 1, false>(s, tile, lanes),
+    }
+}
+
+/// As [`weigh_near`], for one query whose keys are the lanes; see [`weigh_row`].
+#[inline(always)]
+pub fn weigh_near_row<S: Simd<f32>>(s: S, row: &mut [f32], lanes: Lanes<'_>) -> Option<bool> {
+    match S::LANES {
+        16 => weigh_near_of::<S, 1, 4, true>(s, row, lanes),
+        8 => weigh_near_of::<S, 2, 1, true>(s, row, lanes),
+        4 => weigh_near_of::<S, 4, 1, true>(s, row, lanes),
+        _ => weigh_near_of::<S, 16, 1, true>(s, row, lanes),
+    }
+}
+
+#[inline(always)]
+fn weigh_near_of<S: Simd<f32>, const NQ: usize, const STEP: usize, const ACROSS: bool>(
+    s: S,
+    tile: &mut [f32],
+    lanes: Lanes<'_>,
+) -> Option<bool> {
+    let mut state = State::<S, NQ>::get(s, &lanes);
+    let mut high = maxima::<S, NQ>(s, tile);
+    if ACROSS {
+        high = common::<S, NQ>(s, high, |a, b| if a > b { a } else { b });
+    }
+    state.raise(s, high);
+    let (mut c, mut seen) = ([s.splat(0.0); NQ], s.splat(0.0));
+    let mut low = state.max;
+    for n in 0..NQ {
+        if !s.all(s.less(s.abs(state.max[n]), s.splat(LARGE))) {
+            return None;
+        }
+        c[n] = s.sub(s.splat(f32::MAGIC), state.max[n]);
+        low[n] = s.sub(state.max[n], s.splat(NEAR));
+    }
+    let mut rows = tile.chunks_exact_mut(STEP * NQ * S::LANES);
+    for rows in rows.by_ref() {
+        near_rows::<S, NQ, STEP>(s, rows, &c, &mut state.sum, &mut seen);
+    }
+    for row in rows.into_remainder().chunks_exact_mut(NQ * S::LANES) {
+        near_rows::<S, NQ, 1>(s, row, &c, &mut state.sum, &mut seen);
+    }
+    if s.any_bit(seen, s.splat(NEAR_BITS.1)) {
+        return None;
+    }
+    let safe = state.lower(s, low);
+    state.put(s, lanes);
+    Some(!safe)
+}
+
+/// `STEP` keys at once, in lockstep, as the chain of one weight is too long to hide.
+#[inline(always)]
+fn near_rows<S: Simd<f32>, const NQ: usize, const STEP: usize>(
+    s: S,
+    rows: &mut [f32],
+    c: &[S::V; NQ],
+    sum: &mut [S::V; NQ],
+    seen: &mut S::V,
+) {
+    let lanes = NQ * S::LANES;
+    let mut x = [[s.splat(0.0); NQ]; STEP];
+    for (x, row) in x.iter_mut().zip(rows.chunks_exact(lanes)) {
+        *x = get::<S, NQ>(s, row);
+    }
+    let mut t = x;
+    for k in 0..STEP {
+        for n in 0..NQ {
+            t[k][n] = s.add(x[k][n], c[n]);
+        }
+    }
+    for k in 0..STEP {
+        for n in 0..NQ {
+            *seen = s.differences(*seen, t[k][n], s.splat(NEAR_BITS.0));
+            x[k][n] = s.sub(x[k][n], s.sub(t[k][n], c[n]));
+        }
+    }
+    let mut p = x;
+    for k in 0..STEP {
+        for n in 0..NQ {
+            p[k][n] = s.mul(power(s, x[k][n]), s.exponent(t[k][n]));
+        }
+    }
+    for k in 0..STEP {
+        for n in 0..NQ {
+            sum[n] = s.add(sum[n], p[k][n]);
+        }
+    }
+    for (p, row) in p.iter().zip(rows.chunks_exact_mut(lanes)) {
+        put(s, p, row);
+    }
+}
+
+/// [`Lanes`] in registers.
+struct State<S: Simd<f32>, const NQ: usize> {
+    max: [S::V; NQ],
+    sum: [S::V; NQ],
+    low: [S::V; NQ],
+    factor: [S::V; NQ],
+    /// What was summed under a reference that has since been raised, else 0.
+    raised: [S::V; NQ],
+}
+
+impl<S: Simd<f32>, const NQ: usize> State<S, NQ> {
+    #[inline(always)]
+    fn get(s: S, lanes: &Lanes<'_>) -> Self {
+        State {
+            max: get::<S, NQ>(s, lanes.max),
+            sum: get::<S, NQ>(s, lanes.sum),
+            low: get::<S, NQ>(s, lanes.low),
+            factor: [s.splat(1.0); NQ],
+            raised: [s.splat(0.0); NQ],
+        }
+    }
+
+    #[inline(always)]
+    fn put(&self, s: S, lanes: Lanes<'_>) {
+        put(s, &self.max, lanes.max);
+        put(s, &self.sum, lanes.sum);
+        put(s, &self.low, lanes.low);
+        put(s, &self.factor, lanes.factor);
+    }
+
+    /// Takes the highest scores of a run into the references, and scales the sums.
+    #[inline(always)]
+    fn raise(&mut self, s: S, high: [S::V; NQ]) {
+        for n in 0..NQ {
+            let old = self.max[n];
+            self.max[n] = s.max(old, ceil(s, high[n]));
+            self.factor[n] = weight(s, old, self.max[n]);
+            self.raised[n] = s.select(s.equal(old, self.max[n]), s.splat(0.0), self.sum[n]);
+            self.sum[n] = s.mul(self.sum[n], self.factor[n]);
+        }
+    }
+
+    /// Takes the lowest scores of a run in. False if a weight may have been cut that a lower reference would have kept.
+    #[inline(always)]
+    fn lower(&mut self, s: S, run_low: [S::V; NQ]) -> bool {
+        let mut safe = true;
+        for n in 0..NQ {
+            self.low[n] = s.min(run_low[n], self.low[n]);
+            // A reference that stays, or that nothing was summed under, cannot have cut anything.
+            let floor = s.select(
+                s.equal(self.raised[n], s.splat(0.0)),
+                s.splat(f32::NEG_INFINITY),
+                s.sub(self.max[n], s.splat(CUT)),
+            );
+            safe &= s.all(s.less(floor, self.low[n]));
+        }
+        safe
+    }
 }
 
 #[cfg(test)]

@@ -88,33 +88,50 @@ impl Simd<f32> for Avx2 {
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(t))) }
     }
     #[inline(always)]
+    fn differences(self, seen: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe {
+            let (seen, a, b) = (
+                _mm256_castps_si256(seen),
+                _mm256_castps_si256(a),
+                _mm256_castps_si256(b),
+            );
+            _mm256_castsi256_ps(_mm256_or_si256(seen, _mm256_xor_si256(a, b)))
+        }
+    }
+    #[inline(always)]
+    fn any_bit(self, v: __m256, bits: __m256) -> bool {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe { _mm256_testz_si256(_mm256_castps_si256(v), _mm256_castps_si256(bits)) == 0 }
+    }
+    #[inline(always)]
     fn splat16(self, x: f32) -> Self::V16 {
         [Simd::<f32>::splat(self, x); 2]
     }
 
-    // Four rounds, each adds halves of two vectors at once: 30 additions instead of 120.
+    // Four rounds, each adds halves of two vectors at once: 30 additions instead of 120. In each, a lane whose number has
+    // the bit 4, 2 or 1 takes from `b`, so lane l ends with row l. Blends leave the shuffle port free.
     #[inline(always)]
     fn sums16(self, rows: &[Self::V16; 16]) -> Self::V16 {
         // SAFETY: `self` proves AVX2; no memory is touched.
         unsafe {
             let fours = |[a0, a1]: [__m256; 2], [b0, b1]: [__m256; 2]| {
                 let (a, b) = (_mm256_add_ps(a0, a1), _mm256_add_ps(b0, b1));
-                _mm256_add_ps(
-                    _mm256_permute2f128_ps::<0x20>(a, b),
-                    _mm256_permute2f128_ps::<0x31>(a, b),
-                )
+                _mm256_add_ps(_mm256_blend_ps::<0xf0>(a, b), _mm256_permute2f128_ps::<0x21>(a, b))
             };
-            let twos = |a, b| _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
-            let ones = |a, b| _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
-            let &[a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15] = rows;
-            let b0 = ones(twos(fours(a0, a1), fours(a2, a3)), twos(fours(a4, a5), fours(a6, a7)));
-            let b1 = ones(
-                twos(fours(a8, a9), fours(a10, a11)),
-                twos(fours(a12, a13), fours(a14, a15)),
-            );
-            // Element 4 k + m is the sum of row 2 m + k.
-            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-            [_mm256_permutevar8x32_ps(b0, order), _mm256_permutevar8x32_ps(b1, order)]
+            let twos = |a, b| _mm256_add_ps(_mm256_blend_ps::<0xcc>(a, b), _mm256_shuffle_ps::<0x4e>(a, b));
+            let ones = |a, b| {
+                let other = _mm256_permute_ps::<0xb1>(_mm256_blend_ps::<0xaa>(b, a));
+                _mm256_add_ps(_mm256_blend_ps::<0xaa>(a, b), other)
+            };
+            let eight = |a: &[Self::V16]| match *a {
+                [a0, a1, a2, a3, a4, a5, a6, a7] => {
+                    ones(twos(fours(a0, a4), fours(a2, a6)), twos(fours(a1, a5), fours(a3, a7)))
+                }
+                _ => _mm256_setzero_ps(),
+            };
+            let (low, high) = rows.split_at(8);
+            [eight(low), eight(high)]
         }
     }
 }
@@ -175,6 +192,23 @@ impl Simd<f64> for Avx2 {
     fn exponent(self, t: __m256d) -> __m256d {
         // SAFETY: `self` proves AVX2; no memory is touched.
         unsafe { _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(t))) }
+    }
+    #[inline(always)]
+    fn differences(self, seen: __m256d, a: __m256d, b: __m256d) -> __m256d {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe {
+            let (seen, a, b) = (
+                _mm256_castpd_si256(seen),
+                _mm256_castpd_si256(a),
+                _mm256_castpd_si256(b),
+            );
+            _mm256_castsi256_pd(_mm256_or_si256(seen, _mm256_xor_si256(a, b)))
+        }
+    }
+    #[inline(always)]
+    fn any_bit(self, v: __m256d, bits: __m256d) -> bool {
+        // SAFETY: `self` proves AVX2; no memory is touched.
+        unsafe { _mm256_testz_si256(_mm256_castpd_si256(v), _mm256_castpd_si256(bits)) == 0 }
     }
     #[inline(always)]
     fn splat16(self, x: f64) -> Self::V16 {

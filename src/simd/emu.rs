@@ -120,6 +120,20 @@ macro_rules! emulated {
                 zip(t, t, T::ZERO, |t, _| t.exponent())
             }
             #[inline(always)]
+            fn differences(self, seen: Self::V, a: Self::V, b: Self::V) -> Self::V {
+                let mut out = seen;
+                for (o, (a, b)) in out.iter_mut().zip(a.into_iter().zip(b)) {
+                    *o = o.differences(a, b);
+                }
+                out
+            }
+            #[inline(always)]
+            fn any_bit(self, v: Self::V, bits: Self::V) -> bool {
+                v.into_iter()
+                    .zip(bits)
+                    .fold(false, |any, (v, bits)| any | v.any_bit(bits))
+            }
+            #[inline(always)]
             fn splat16(self, x: T) -> Self::V16 {
                 [[x; $n]; 16 / $n]
             }

@@ -211,6 +211,20 @@ fn representation<T: Number, S: Simd<T>>(s: S) {
             assert_eq!(got.bits(), T::power_of_two(n(l)).bits(), "2^{}", n(l));
         }
     }
+    let n = x.len();
+    for i in 0..n * n {
+        let (seen, a, b) = (
+            |l: usize| x[(i + l) % n],
+            |l: usize| x[(i / n + l) % n],
+            |l: usize| x[(3 * i + l) % n],
+        );
+        let got = lanes(s, s.differences(vector(s, seen), vector(s, a), vector(s, b)));
+        for (l, got) in got.into_iter().enumerate() {
+            assert_eq!(got.bits(), seen(l).bits() | (a(l).bits() ^ b(l).bits()));
+        }
+        let shared = (0..S::LANES).any(|l| seen(l).bits() & a(l).bits() != 0);
+        assert_eq!(s.any_bit(vector(s, seen), vector(s, a)), shared);
+    }
     // All lanes, none, all but one, one only.
     let zero = s.splat(T::ZERO);
     assert!(s.all(s.equal(zero, zero)));

@@ -88,6 +88,10 @@ pub trait Simd<T: Real>: Copy {
     fn all(self, m: Self::M) -> bool;
     /// The low bits, moved into the exponent: `2^n` for [`Real::MAGIC`]` + n`, and 0 one below the smallest exponent.
     fn exponent(self, t: Self::V) -> Self::V;
+    /// The bits of `seen`, and those in which `a` and `b` differ.
+    fn differences(self, seen: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Whether some lane of `v` has a bit of `bits`.
+    fn any_bit(self, v: Self::V, bits: Self::V) -> bool;
     /// Sixteen lanes `x`.
     fn splat16(self, x: T) -> Self::V16;
 

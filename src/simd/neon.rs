@@ -90,6 +90,24 @@ impl Simd<f32> for Neon {
         unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(t))) }
     }
     #[inline(always)]
+    fn differences(self, seen: float32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: NEON is in the base; no memory is touched.
+        unsafe {
+            vreinterpretq_f32_u32(vorrq_u32(
+                vreinterpretq_u32_f32(seen),
+                veorq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)),
+            ))
+        }
+    }
+    #[inline(always)]
+    fn any_bit(self, v: float32x4_t, bits: float32x4_t) -> bool {
+        // SAFETY: NEON is in the base; no memory is touched.
+        unsafe {
+            let x = vandq_u32(vreinterpretq_u32_f32(v), vreinterpretq_u32_f32(bits));
+            vmaxvq_u32(x) != 0
+        }
+    }
+    #[inline(always)]
     fn splat16(self, x: f32) -> Self::V16 {
         [Simd::<f32>::splat(self, x); 4]
     }
@@ -156,6 +174,24 @@ impl Simd<f64> for Neon {
     fn exponent(self, t: float64x2_t) -> float64x2_t {
         // SAFETY: NEON is in the base; no memory is touched.
         unsafe { vreinterpretq_f64_u64(vshlq_n_u64::<52>(vreinterpretq_u64_f64(t))) }
+    }
+    #[inline(always)]
+    fn differences(self, seen: float64x2_t, a: float64x2_t, b: float64x2_t) -> float64x2_t {
+        // SAFETY: NEON is in the base; no memory is touched.
+        unsafe {
+            vreinterpretq_f64_u64(vorrq_u64(
+                vreinterpretq_u64_f64(seen),
+                veorq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b)),
+            ))
+        }
+    }
+    #[inline(always)]
+    fn any_bit(self, v: float64x2_t, bits: float64x2_t) -> bool {
+        // SAFETY: NEON is in the base; no memory is touched.
+        unsafe {
+            let x = vandq_u64(vreinterpretq_u64_f64(v), vreinterpretq_u64_f64(bits));
+            vmaxvq_u32(vreinterpretq_u32_u64(x)) != 0
+        }
     }
     #[inline(always)]
     fn splat16(self, x: f64) -> Self::V16 {

@@ -31,6 +31,11 @@ impl<T: Real, S: Simd<T>> Simd<T> for Strict<S> {
     }
 
     #[inline(always)]
+    fn load_part(self, p: &[T], fill: T) -> S::V {
+        self.0.load_part(p, fill)
+    }
+
+    #[inline(always)]
     fn store(self, v: S::V, p: &mut [T]) {
         self.0.store(v, p);
     }
@@ -50,6 +55,8 @@ impl<T: Real, S: Simd<T>> Simd<T> for Strict<S> {
         select(m: S::M, a: S::V, b: S::V) -> S::V;
         all(m: S::M) -> bool;
         exponent(t: S::V) -> S::V;
+        differences(seen: S::V, a: S::V, b: S::V) -> S::V;
+        any_bit(v: S::V, bits: S::V) -> bool;
         splat16(x: T) -> S::V16;
         sums16(rows: &[S::V16; 16]) -> S::V16;
     }

@@ -84,6 +84,14 @@ impl Simd<f32> for Wasm {
         i32x4_shl(t, 23)
     }
     #[inline(always)]
+    fn differences(self, seen: v128, a: v128, b: v128) -> v128 {
+        v128_or(seen, v128_xor(a, b))
+    }
+    #[inline(always)]
+    fn any_bit(self, v: v128, bits: v128) -> bool {
+        v128_any_true(v128_and(v, bits))
+    }
+    #[inline(always)]
     fn splat16(self, x: f32) -> Self::V16 {
         [Simd::<f32>::splat(self, x); 4]
     }
@@ -145,6 +153,14 @@ impl Simd<f64> for Wasm {
     #[inline(always)]
     fn exponent(self, t: v128) -> v128 {
         i64x2_shl(t, 52)
+    }
+    #[inline(always)]
+    fn differences(self, seen: v128, a: v128, b: v128) -> v128 {
+        v128_or(seen, v128_xor(a, b))
+    }
+    #[inline(always)]
+    fn any_bit(self, v: v128, bits: v128) -> bool {
+        v128_any_true(v128_and(v, bits))
     }
     #[inline(always)]
     fn splat16(self, x: f64) -> Self::V16 {
