@@ -19,7 +19,7 @@
 //! bias, slopes               bias log2 e: 1.23 u |b|;       E += 1.25 u B (slopes 3.25, both 4.25), B = max of |bias| +
 //!                            slope: 3.23 u; their sum: 1    |slope distance| over keys that are not far (below)
 //! score + bias               one rounding of the sum        E += u (|x| + B)
-//! learned sink               logit log2 e: 1.23 u           E = max(E, 2 u |logit|); a key of value 0
+//! learned sink               logit log2 e: 1.23 u           E = max(E, 1.25 u |logit|); a key of value 0
 //! 2^(s - M)                  s - M exact, 2^r off by w      weights off by exp(+-(E + w)) relative, w = 1.63e-7 (1.54e-7
 //!                            relative; 0 below -100         fused); what is cut is < 2^-100 each, subnormal less, and the
 //!                                                           sum is >= 1/2, as M < max s + 1
@@ -189,7 +189,7 @@ fn of_head(
     if let Some(logit) = logit {
         let logit = product_up(logit.abs(), LN2_UP);
         size = size.max(logit);
-        error = error.max(sum_up(product_up(2.0 * UNIT, logit), TINY));
+        error = error.max(sum_up(product_up(1.25 * UNIT, logit), TINY));
         // Its value is 0, and its weight is computed on one strict lane.
         range = range.max(value);
         terms = terms.saturating_add(1);
@@ -210,9 +210,10 @@ fn of_head(
     let out = sum_up(sum_up(mixed, summed), product_up(lost, sum_up(value, 1.0)));
 
     let mass = sum_up(sum_up(weights, gamma(additions)), lost);
-    // The reference is within 1 of the largest score, the sum between 1/2 and the number of terms.
+    // The reference is within 1 of the largest score. The sum is between 1/2 and the number of terms, up to its error.
     let reference = sum_up(product_up(size, LOG2_E_UP), 1.0);
-    let log_sum = product_up((usize::BITS - terms.leading_zeros() + 1) as f32, LN2_UP);
+    let log_terms = product_up((usize::BITS - terms.leading_zeros()) as f32, LN2_UP);
+    let log_sum = sum_up(log_terms, mass);
     Rounding {
         out: Bound::certain(out),
         lse: Bound::certain(sum_up(mass, lse_rounding(reference, log_sum))),
