@@ -32,6 +32,24 @@ fn lone(q: f32, k: f32) -> Problem {
     p
 }
 
+/// How far the mass of a lone key, as a partial has it before a log is taken, is off from `score`; as a part of the promise.
+fn mass_of(p: &Problem, by: By, rules: Rules<'_>, score: f64) -> f64 {
+    let mut row = [0f32; 5];
+    let outputs = Outputs {
+        partials: Some(MatMut::new(&mut row, 1, 5).unwrap().into()),
+        ..Outputs::default()
+    };
+    let _ = p.run(by, rules, outputs);
+    let [max, sum, promise, ..] = row.map(f64::from);
+    let off = ((sum.log2() + max) * std::f64::consts::LN_2 - score).abs();
+    // A few operations in f64.
+    assert!(
+        off <= promise + score.abs() * 2f64.powi(-50) + 2f64.powi(-50),
+        "{score}: {off:e} {promise:e}"
+    );
+    off / promise
+}
+
 /// The worst of a family is never above its promise, and above half of it. `part` 0 is the output, 1 the log-sum-exp.
 fn reach(what: &str, by: By, part: usize, family: impl Iterator<Item = Measured>) {
     let mut worst = 0.0f64;
@@ -144,12 +162,19 @@ fn a_lone_score_reaches_the_promise_of_its_log() {
     // that make a natural log of it. Without its last step, the log, the promise would not hold.
     let scale = lowest_in_base_2(LN_2 * (1.0 + f32::EPSILON));
     let truth = f64::from(scale) * std::f64::consts::LOG2_E;
-    let q = lowest(1.0 + f32::EPSILON, scale * LOG2_E, truth);
+    let scale2 = scale * LOG2_E;
+    let q = lowest(1.0 + f32::EPSILON, scale2, truth);
     for by in By::all() {
         for size in [128.0f32, 512.0, 65_536.0] {
             let keys = (0..1500u32).map(|i| f32::from_bits(size.to_bits() + 1 + 97 * i));
             let family = keys.map(|k| lone(q, k).plain(by, scale));
             reach(&format!("a score of {size}"), by, 1, family);
+            // Before the log: 3.2 of 3.25 u. Log2 e alone is the quarter.
+            let k = lowest(size * (1.0 + f32::EPSILON), q * scale2, truth * f64::from(q));
+            let score = f64::from(scale) * f64::from(q) * f64::from(k);
+            let mass = mass_of(&lone(q, k), by, Rules::new().with_scale(scale), score);
+            println!("{}: mass of {size}: {mass:.3} of the promise", by.name());
+            assert!(mass > 0.5, "{}: mass of {size}: {mass}", by.name());
         }
     }
 }
@@ -158,20 +183,10 @@ fn a_lone_score_reaches_the_promise_of_its_log() {
 fn weights_reach_the_promise() {
     // Scores below 1/2 in base 2 are hardly off, but their weights are. A partial has them before a log is taken.
     for by in By::few() {
-        let mut worst = 0.0f64;
-        for i in 0..100_000 {
-            let (k, mut row) = (i as f32 / 100_000.0 - 0.5, [0f32; 5]);
-            let outputs = Outputs {
-                partials: Some(MatMut::new(&mut row, 1, 5).unwrap().into()),
-                ..Outputs::default()
-            };
-            let _ = lone(1.0, k).run(by, Rules::new().with_scale(UNIT_SCALE), outputs);
-            let [max, sum, e_lse, ..] = row.map(f64::from);
-            let off = ((sum.log2() + max) * std::f64::consts::LN_2 - f64::from(k) * f64::from(UNIT_SCALE)).abs();
-            // A few operations in f64 on numbers below 2.
-            assert!(off <= e_lse + 2f64.powi(-50), "{k}: {off:e} {e_lse:e}");
-            worst = worst.max(off / e_lse);
-        }
+        let keys = (0..100_000).map(|i| i as f32 / 100_000.0 - 0.5);
+        let score = |k: f32| f64::from(k) * f64::from(UNIT_SCALE);
+        let parts = keys.map(|k| mass_of(&lone(1.0, k), by, Rules::new().with_scale(UNIT_SCALE), score(k)));
+        let worst = parts.fold(0.0, f64::max);
         println!("{}: a weight: {worst:.3} of the promise", by.name());
         assert!(worst > 0.5, "{}: a weight: {worst}", by.name());
     }
@@ -219,12 +234,18 @@ fn caps_reach_the_promise() {
     let cap = lowest_in_base_2(256.0 * LN_2 * (1.0 + f32::EPSILON));
     for by in By::all() {
         let c = f64::from(cap);
-        let keys = (0..4000u32).map(|i| 128.0 + i as f32 * 0.0301);
+        let keys = (0..20_000u32).map(|i| 256.0 * 0.5493 + i as f32 * 0.0007);
         let family = keys.map(|k| {
             let rules = Rules::new().with_scale(scale).with_cap(cap);
             lone(q, k).measure(by, rules, f64::from(scale), None, |_, _, s| c * (s / c).tanh())
         });
         reach("cap", by, 1, family);
+        // A cap far away changes little, and the promise before it remains.
+        let rules = Rules::new().with_scale(UNIT_SCALE).with_cap(65_536.0);
+        let p = chains(by.kernel, 256, 256.0, [1.0, -1.0]);
+        let far = |_, _, s: f64| 65_536.0 * (s / 65_536.0).tanh();
+        let m = p.measure(by, rules, f64::from(UNIT_SCALE), None, far);
+        reach("chains below a cap", by, 0, [m].into_iter());
     }
 }
 
@@ -232,6 +253,9 @@ fn caps_reach_the_promise() {
 fn slopes_and_sinks_reach_the_promise() {
     let slope = [lowest_in_base_2(LN_2 * (1.0 + f32::EPSILON))];
     let bias = [-lowest_in_base_2(4096.0 * LN_2 * (1.0 + f32::EPSILON))];
+    let logits: Vec<f32> = (0..300)
+        .map(|i| lowest_in_base_2(256.0 * LN_2 * (1.0 + i as f32 * 1e-4)))
+        .collect();
     let scale = f64::from(UNIT_SCALE);
     // Half an ULP of what is added, and a little more.
     let small = 4096.0 * f32::EPSILON * 0.51;
@@ -250,8 +274,7 @@ fn slopes_and_sinks_reach_the_promise() {
             lone(1.0, 2.0 * small).measure(by, rules, scale, None, |_, _, s| s + added)
         });
         reach("bias and slopes", by, 1, family);
-        let family = (0..1000u32).map(|i| {
-            let logit = f32::from_bits((256.0 * LN_2).to_bits() + 1 + 97 * i);
+        let family = logits.iter().map(|&logit| {
             let rules = Rules::new().with_sink_logits(std::slice::from_ref(&logit));
             lone(0.0, 0.0).measure(by, rules, 1.0, Some(logit), |_, _, s| s)
         });
