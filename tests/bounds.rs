@@ -32,6 +32,54 @@ fn no_error_exceeds_the_promise_on_random_problems() {
 }
 
 #[test]
+fn no_error_exceeds_the_promise_on_thousands_of_small_calls() {
+    // Any size below 48 keys, so that lanes are empty, half full and full twice; kept first keys and a window, so that a
+    // lane may have one key more; a cap, a sink, and numbers over five orders of magnitude.
+    const CALLS: usize = 1500;
+    for (round, by) in By::all().enumerate() {
+        let mut x = noise(1000 + round as u64);
+        for _ in 0..CALLS {
+            let mut below = |n: usize| ((x() + 1.0) * 0.5 * n as f32) as usize;
+            let sizes = [1 + below(3), 1 + below(47), 1 + below(40), 1 + below(3)];
+            let (left, kept, what) = (below(20), below(20), below(4));
+            let size = 10f32.powf(2.5 * x() - 0.5);
+            let [n, keys, dim, _] = sizes;
+            let value = size * x();
+            let mut y = noise(x().to_bits().into());
+            let mut p = Problem::new(sizes, || 0.0, || 0.0, || 0.0);
+            p.q.iter_mut().chain(&mut p.k).for_each(|to| *to = size * y());
+            p.v.iter_mut().for_each(|to| *to = value + y());
+            let cap = 20.0 * (1.0 + x().abs());
+            let logit = [size * x()];
+            let offset = keys as i64 - n as i64;
+            let rules = Rules::new().with_offset(Offset::Keys(offset)).with_causal();
+            let rules = rules.with_window(Some(left), None).with_sinks(kept);
+            let rules = match what {
+                0 => rules.with_cap(cap),
+                1 => rules.with_sink_logits(&logit),
+                _ => rules,
+            };
+            let score = |i: usize, j: usize, s: f64| {
+                let position = offset + i as i64;
+                let near = j as i64 <= position && (j < kept || j as i64 >= position - left as i64);
+                match (near, what) {
+                    (false, _) => f64::NEG_INFINITY,
+                    (true, 0) => f64::from(cap) * (s / f64::from(cap)).tanh(),
+                    (true, _) => s,
+                }
+            };
+            let sink = (what == 1).then_some(logit[0]);
+            let scale = 1.0 / (dim as f64).sqrt();
+            let m = p.measure(by, rules, scale, sink, score);
+            m.check(&format!(
+                "{} {sizes:?} left {left}, kept {kept}, rule {what}",
+                by.name()
+            ));
+        }
+    }
+}
+
+#[test]
 fn no_error_exceeds_the_promise_under_rules() {
     let sizes @ [n, keys, dim, _] = [9, 61, 8, 3];
     let scale = 1.0 / (dim as f64).sqrt();
