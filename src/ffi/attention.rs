@@ -141,7 +141,8 @@ pub unsafe extern "C" fn subquad_attention_decode(
         report,
     };
     let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        plan.decode().run(input.q, input.k, input.v, outputs, scratch)
+        let decode = plan.decode();
+        decode.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
     };
     // SAFETY: the caller's promise, word for word.
     status(unsafe { call.run(run) })
@@ -207,26 +208,26 @@ pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32)
 }
 
 /// What a call names, before any of it is believed.
-struct Call<'c> {
-    rules: *const subquad_attention,
-    q: &'c subquad_tensor,
-    k: &'c subquad_tensor,
-    v: &'c subquad_tensor,
-    outputs: &'c subquad_outputs,
-    work: *mut c_void,
-    work_size: usize,
-    report: *mut subquad_report,
+pub(super) struct Call<'c> {
+    pub rules: *const subquad_attention,
+    pub q: &'c subquad_tensor,
+    pub k: &'c subquad_tensor,
+    pub v: &'c subquad_tensor,
+    pub outputs: &'c subquad_outputs,
+    pub work: *mut c_void,
+    pub work_size: usize,
+    pub report: *mut subquad_report,
 }
 
 /// What every method of attention is made from. The exact plan is the larger one, and held ready.
-struct Plan<'a> {
-    exact: Exact<'a>,
+pub(super) struct Plan<'a> {
+    pub exact: Exact<'a>,
 }
 
-struct Input<'a> {
-    q: TensorRef<'a, f32>,
-    k: TensorRef<'a, f32>,
-    v: TensorRef<'a, f32>,
+pub(super) struct Input<'a> {
+    pub q: TensorRef<'a, f32>,
+    pub k: TensorRef<'a, f32>,
+    pub v: TensorRef<'a, f32>,
 }
 
 impl<'a> Plan<'a> {
@@ -238,7 +239,7 @@ impl<'a> Plan<'a> {
         Ok(Plan { exact })
     }
 
-    fn decode(&self) -> Decode<'a> {
+    pub(super) fn decode(&self) -> Decode<'a> {
         Decode::from_exact(&self.exact)
     }
 }
@@ -248,7 +249,7 @@ impl Call<'_> {
     ///
     /// # Safety
     /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
-    unsafe fn run(
+    pub(super) unsafe fn run(
         &self,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
