@@ -1,21 +1,19 @@
 //! How far f32 can be off in exact attention: a promise that no input breaks.
 //!
 //! One derivation for both kernels, which differ in where they add ([`Order`]). `u = 2^-24`, `gamma(n) = n u / (1 - n u)`;
-//! n is the most keys that one query sees. Each line is a step of the kernel: what is known before it, and what follows. Scores are in natural units here; the kernel
-//! holds them times log2 e. "error" is how far they are from those of real arithmetic.
+//! n is the most keys that one query sees. Each line is a step of the kernel: what is known before it, and what follows.
+//! Scores are in natural units here; the kernel holds them times log2 e. "error" is how far they are from those of real
+//! arithmetic. `tests/steps.rs` has a family of inputs for every step, on which more than half of the promise is reached.
 //!
 //! ```text
 //! step                       before                         after
-//! scale2 = scale * log2 e    log2 e off by 0.23 u; the      scale2 = scale log2 e (1 + t), |t| <= gamma(2);
-//!                            default scale: sqrt, divide    gamma(4) unless the root is a power of two
+//! scale2 = scale * log2 e    log2 e off by 0.23 u; the      scale2 = scale log2 e (1 + t), |t| <= gamma(1) + 0.25 u;
+//!                            default scale: sqrt, divide    gamma(3) + 0.25 u unless the root is a power of two
 //! q * scale2                 one rounding per number        score terms off by gamma(1) more
-//! sum over dim               a product meets P roundings:   E = (gamma(P + 2 or 4) + 0.25 u) * scale |q| |k|
+//! sum over dim               a product meets P roundings,   E = (gamma(P + 2 or 4) + 0.25 u) * scale |q| |k|
 //!                            see `Order`                    (Cauchy-Schwarz: sum |q_c k_c| <= |q| |k|)
-//! x / cap                    cap2 off by 1.23 u, inverse    with t = |tanh z|, z = x / cap, cap2 counts 1.25 (t - z tanh' z),
-//!                            and product by 1 each          as it is divided by and multiplied by; the others 2 z tanh' z
-//! tanh                       2 ULP: 2 u below 1, 4 u |x|    min(2, 4 t)
-//! * cap                      1 u                            t: E = max over t of E (1 - t^2) + u cap (2.25 t +
-//!                                                           0.75 min(t, 0.45) + min(2, 4 t)); then |x| <= cap
+//! x / cap, tanh, * cap       see `Scores::capped`           E = max of what is left of E and what the steps add, over
+//!                                                           the curve; then |x| <= cap
 //! bias, slopes               bias log2 e: 1.23 u |b|;       E += 1.25 u B (slopes 3.25, both 4.25), B = max of |bias| +
 //!                            slope: 3.23 u; their sum: 1    |slope distance| over keys that are not far (below)
 //! score + bias               one rounding of the sum        E += u (|x| + B)
@@ -45,7 +43,8 @@
 //! written as -1e9 would make every promise empty.
 //!
 //! No promise (`UNKNOWN`): numbers that are not finite, padding aside (what only a mask hides still counts); |q|^2, |k|^2,
-//! the scores or the sums may overflow; a cap outside 2^-125..2^125; more than 2^22 keys or 2^23 dimensions.
+//! the scores or the sums may overflow; a cap outside 2^-125..2^125; so many keys or dimensions that some
+//! gamma has no value (2^22 keys and 2^23 dimensions for `Exact`).
 
 mod addends;
 mod scores;

@@ -42,7 +42,19 @@ impl Scores {
         (scaled < HUGE && size < HUGE).then_some(Scores { size, error })
     }
 
-    /// After the soft-cap.
+    /// After the soft-cap. With `z = x / cap`, `t = |tanh z|` and `b = z tanh' z <= min(t, 0.45)`:
+    ///
+    /// ```text
+    /// step                         off by                    moves the result, in u cap, by
+    /// the error before             E                         E (1 - t^2) / (u cap): tanh' = 1 - t^2
+    /// cap2 = cap * log2 e          1.23 u                    1.25 (t - b): it divides, and multiplies again
+    /// 1 / cap2, x * that           1 u each                  2 b
+    /// tanh                         2 ULP: 2 u, 4 u t         min(2, 4 t)
+    /// * cap2                       1 u                       t
+    /// ```
+    ///
+    /// Together `E (1 - t^2) + u cap (2.25 t + 0.75 b + min(2, 4 t))`, of which the largest over all t up to that of the
+    /// largest score counts. What 1.25 and 0.45 are rounded up by is more than the products of errors.
     pub(super) fn capped(self, cap2: f32) -> Option<Scores> {
         if cap2 == 0.0 {
             return Some(self);
@@ -71,10 +83,9 @@ impl Scores {
         })
     }
 
-    /// What a score is off by after the cap, if its tanh is between `from` and `to`: the curve is less steep the further
-    /// out it is, but the rounding of what it gives is larger there. `shift` is the error before, relative to the cap.
+    /// That, where t is between `from` and `to`; `shift` is the error before, relative to the cap.
     fn cap_error(self, cap: f32, from: f32, to: f32, shift: f32) -> f32 {
-        // tanh' = 1 - tanh^2, and tanh'' is below 0.77: so much more between the score and what it is taken for.
+        // Between a score and what it is taken for tanh' changes by 0.77 of their distance, as |tanh''| is below that.
         let steep = sum_up(1.0 - from * from, shift);
         let before = product_up(self.error, if steep < 1.0 { steep } else { 1.0 });
         let [bent, tanh] = [to.min(0.45), (4.0 * to).min(2.0)];
