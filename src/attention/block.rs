@@ -83,28 +83,6 @@ pub(super) struct Input<'a> {
     pub v: TensorRef<'a, f32>,
 }
 
-impl<'a> Input<'a> {
-    /// The views, if they are what was planned for; without a back end, the best one.
-    pub(super) fn new(
-        shape: Shape,
-        rules: &'a Rules<'a>,
-        isa: Option<Isa>,
-        [q, k, v]: [TensorRef<'a, f32>; 3],
-    ) -> Result<Self, Error> {
-        if Shape::of(&q, &k, &v)? != shape {
-            return Err(Error::Shape);
-        }
-        Ok(Input {
-            shape,
-            rules,
-            isa: isa.unwrap_or_else(Isa::best),
-            q,
-            k,
-            v,
-        })
-    }
-}
-
 /// Where scores go on their way, if anybody asked.
 pub(super) trait Watch {
     /// Whether every key must be visited, masked or not.

@@ -194,7 +194,17 @@ impl<'a> Decode<'a> {
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
     ) -> Result<Input<'v>, Error> {
-        Input::new(self.shape, &self.rules, self.isa, [q, k, v])
+        if Shape::of(&q, &k, &v)? != self.shape {
+            return Err(Error::Shape);
+        }
+        Ok(Input {
+            shape: self.shape,
+            rules: &self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        })
     }
 
     fn take<'s>(&self, scratch: &mut Scratch<'s>) -> Result<Work<'s>, Error> {

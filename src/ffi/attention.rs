@@ -74,12 +74,8 @@ pub unsafe extern "C" fn subquad_attention_forward(
         work_size,
         report,
     };
-    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        let exact = &plan.exact;
-        exact.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
-    };
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.run(run) })
+    status(unsafe { call.forward(&Rounding::UNKNOWN) })
 }
 
 /// Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
@@ -140,12 +136,8 @@ pub unsafe extern "C" fn subquad_attention_decode(
         work_size,
         report,
     };
-    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        let decode = plan.decode();
-        decode.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
-    };
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.run(run) })
+    status(unsafe { call.decode(&Rounding::UNKNOWN) })
 }
 
 /// Bytes of scratch that subquad_attention_decode takes for these rules and this shape, written to `bytes`.
@@ -245,14 +237,55 @@ impl<'a> Plan<'a> {
 }
 
 impl Call<'_> {
+    /// Exact attention with a promise from elsewhere: what asks for none links no certificate.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run).
+    pub(super) unsafe fn forward(&self, promise: &Rounding) -> Result<(), Error> {
+        let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+            let exact = &plan.exact;
+            exact.run_promised(input.q, input.k, input.v, outputs, scratch, promise)
+        };
+        // SAFETY: the caller's promise, word for word.
+        unsafe { self.run(run) }
+    }
+
+    /// As [`forward`](Call::forward), in the order of decoding.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run).
+    pub(super) unsafe fn decode(&self, promise: &Rounding) -> Result<(), Error> {
+        let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+            let decode = plan.decode();
+            decode.run_promised(input.q, input.k, input.v, outputs, scratch, promise)
+        };
+        // SAFETY: the caller's promise, word for word.
+        unsafe { self.run(run) }
+    }
+
     /// Checks, makes views, runs and reports.
     ///
     /// # Safety
     /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
-    pub(super) unsafe fn run(
+    unsafe fn run(
         &self,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
+        // SAFETY: the caller's promise, word for word.
+        let report = unsafe { self.with(run)? };
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(self.report, report.into()) };
+        Ok(())
+    }
+
+    /// Checks and makes views for whatever is to be done with them.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run).
+    pub(super) unsafe fn with<T>(
+        &self,
+        run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         // SAFETY: the caller's promise, word for word.
         let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
         self.check(rules)?;
@@ -268,10 +301,7 @@ impl Call<'_> {
         let shape = Shape::of(&input.q, &input.k, &input.v)?;
         // SAFETY: the caller's promise, word for word.
         let plan = unsafe { Plan::new(rules, shape)? };
-        let report = run(&plan, input, outputs, &mut scratch)?;
-        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
-        unsafe { give(self.report, report.into()) };
-        Ok(())
+        run(&plan, input, outputs, &mut scratch)
     }
 
     /// Every pointer is usable, something is wanted, and what will be written is apart from everything else.

@@ -1,9 +1,7 @@
 //! Attention with a promise. Entries of their own, so that firmware that asks for no bound does not carry it.
 
-use super::attention::{Call, Input, Plan};
+use super::attention::Call;
 use super::{status, subquad_attention, subquad_outputs, subquad_report, subquad_tensor};
-use crate::attention::Outputs;
-use crate::scratch::Scratch;
 use core::ffi::c_void;
 
 /// As subquad_attention_forward, with the same arguments, outputs, scratch, errors and bits, and with a promise about
@@ -41,12 +39,11 @@ pub unsafe extern "C" fn subquad_attention_forward_with_bound(
         work_size,
         report,
     };
-    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        let exact = plan.exact.with_bound();
-        exact.run(input.q, input.k, input.v, outputs, scratch)
-    };
-    // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.run(run) })
+    // SAFETY: the caller's promise, word for word; what the first looks at the second does not write.
+    status(unsafe {
+        let bound = call.with(|plan, x, _, _| plan.exact.rounding_bound(x.q, x.k, x.v));
+        bound.and_then(|bound| call.forward(&bound))
+    })
 }
 
 /// As subquad_attention_decode, with the promise of subquad_attention_forward_with_bound. Scores and sums of weights meet
@@ -76,10 +73,9 @@ pub unsafe extern "C" fn subquad_attention_decode_with_bound(
         work_size,
         report,
     };
-    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        let decode = plan.decode().with_bound();
-        decode.run(input.q, input.k, input.v, outputs, scratch)
-    };
-    // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.run(run) })
+    // SAFETY: as for subquad_attention_forward_with_bound.
+    status(unsafe {
+        let bound = call.with(|plan, x, _, _| plan.decode().rounding_bound(x.q, x.k, x.v));
+        bound.and_then(|bound| call.decode(&bound))
+    })
 }
