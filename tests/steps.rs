@@ -232,14 +232,20 @@ fn caps_reach_the_promise() {
         f64::from(scale) * std::f64::consts::LOG2_E,
     );
     let cap = lowest_in_base_2(256.0 * LN_2 * (1.0 + f32::EPSILON));
+    let c = f64::from(cap);
+    let rules = Rules::new().with_scale(scale).with_cap(cap);
     for by in By::all() {
-        let c = f64::from(cap);
-        let keys = (0..20_000u32).map(|i| 256.0 * 0.5493 + i as f32 * 0.0007);
-        let family = keys.map(|k| {
-            let rules = Rules::new().with_scale(scale).with_cap(cap);
-            lone(q, k).measure(by, rules, f64::from(scale), None, |_, _, s| c * (s / c).tanh())
-        });
+        let keys = || (0..20_000u32).map(|i| 256.0 * 0.5493 + i as f32 * 0.0007);
+        let capped = |s: f64| c * (s / c).tanh();
+        let family = keys().map(|k| lone(q, k).measure(by, rules, f64::from(scale), None, |_, _, s| capped(s)));
         reach("cap", by, 1, family);
+        // Before the log: without the errors of tanh, or of the cap, the promise would not hold.
+        let score = |k: f32| capped(f64::from(scale) * f64::from(q) * f64::from(k));
+        let mass = keys()
+            .map(|k| mass_of(&lone(q, k), by, rules, score(k)))
+            .fold(0.0, f64::max);
+        println!("{}: mass below a cap: {mass:.3} of the promise", by.name());
+        assert!(mass > 0.5, "{}: mass below a cap: {mass}", by.name());
         // A cap far away changes little, and the promise before it remains.
         let rules = Rules::new().with_scale(UNIT_SCALE).with_cap(65_536.0);
         let p = chains(by.kernel, 256, 256.0, [1.0, -1.0]);
