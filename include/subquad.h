@@ -486,11 +486,12 @@ typedef struct subquad_report {
      */
     size_t repeated_blocks;
     /**
-     * Largest absolute error of any output entry; infinity where no promise was asked for.
+     * Largest absolute error of any output entry; infinity where no promise was asked for, as with every function but the
+     * ..._with_bound ones.
      */
     float bound;
     /**
-     * Probability that the bound does not hold.
+     * Probability that the bound does not hold; 0 for exact attention.
      */
     float bound_failure;
 } subquad_report;
@@ -674,6 +675,46 @@ int32_t subquad_partial_merge(float *into,
  * `partial` points to at least SUBQUAD_PARTIAL_HEAD floats, `lse` to one.
  */
 int32_t subquad_partial_lse(const float *partial, float *lse);
+
+/**
+ * As subquad_attention_forward, with the same arguments, outputs, scratch, errors and bits, and with a promise about
+ * rounding.
+ *
+ * No entry of `out` is off from real arithmetic by more than the report's `bound`, for every input that is finite; its
+ * bound_failure is 0. Partials carry their own: numbers 2 and 3 bound the errors of the log of sum * 2^max and of the
+ * outputs, and subquad_partial_merge keeps them true. The bound is infinity where a number that is not hidden by
+ * key_lengths is not finite, or where scores or sums may overflow. Nothing is assumed about how roundings fall, so
+ * typical errors are hundreds of times smaller.
+ *
+ * Cost: one more pass over q, k and v, and over all pairs where a bias or slopes are added. No scratch.
+ *
+ * # Safety
+ * As for subquad_attention_forward.
+ */
+int32_t subquad_attention_forward_with_bound(const struct subquad_attention *rules,
+                                             struct subquad_tensor q,
+                                             struct subquad_tensor k,
+                                             struct subquad_tensor v,
+                                             struct subquad_outputs outputs,
+                                             void *work,
+                                             size_t work_size,
+                                             struct subquad_report *report);
+
+/**
+ * As subquad_attention_decode, with the promise of subquad_attention_forward_with_bound. Scores and sums of weights meet
+ * a sixteenth of the roundings, so the bound is another one.
+ *
+ * # Safety
+ * As for subquad_attention_forward.
+ */
+int32_t subquad_attention_decode_with_bound(const struct subquad_attention *rules,
+                                            struct subquad_tensor q,
+                                            struct subquad_tensor k,
+                                            struct subquad_tensor v,
+                                            struct subquad_outputs outputs,
+                                            void *work,
+                                            size_t work_size,
+                                            struct subquad_report *report);
 
 /**
  * y[i] = exp(x[i]) for i < n: at most 0.79 ULP, gradual underflow included; NaN gives the canonical NaN.

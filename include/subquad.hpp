@@ -101,13 +101,33 @@ constexpr subquad_tensor_mut matrix_mut(float *data, std::size_t rows, std::size
 /// No rules: what subquad_attention means when all of it is zero.
 constexpr subquad_attention rules() noexcept { return {}; }
 
-/// Exact attention; the report is the value. See subquad_attention_forward.
+/// Whether a call also says by how much rounding can have put its results off, in the report and in the partials.
+enum class bound : bool { unwanted = false, wanted = true };
+
+/// Exact attention; the report is the value. See subquad_attention_forward and subquad_attention_forward_with_bound.
 inline result<subquad_report> attention_forward(const subquad_attention &rules, const subquad_tensor &q,
                                                 const subquad_tensor &k, const subquad_tensor &v,
-                                                const subquad_outputs &outputs, span<unsigned char> work) noexcept {
+                                                const subquad_outputs &outputs, span<unsigned char> work,
+                                                bound promise = bound::unwanted) noexcept {
     result<subquad_report> r = {status::ok, {}};
     r.error = static_cast<status>(
-        subquad_attention_forward(&rules, q, k, v, outputs, work.data, work.size, &r.value));
+        promise == bound::wanted
+            ? subquad_attention_forward_with_bound(&rules, q, k, v, outputs, work.data, work.size, &r.value)
+            : subquad_attention_forward(&rules, q, k, v, outputs, work.data, work.size, &r.value));
+    return r;
+}
+
+/// Exact attention for few queries; the report is the value. See subquad_attention_decode and
+/// subquad_attention_decode_with_bound.
+inline result<subquad_report> attention_decode(const subquad_attention &rules, const subquad_tensor &q,
+                                               const subquad_tensor &k, const subquad_tensor &v,
+                                               const subquad_outputs &outputs, span<unsigned char> work,
+                                               bound promise = bound::unwanted) noexcept {
+    result<subquad_report> r = {status::ok, {}};
+    r.error = static_cast<status>(
+        promise == bound::wanted
+            ? subquad_attention_decode_with_bound(&rules, q, k, v, outputs, work.data, work.size, &r.value)
+            : subquad_attention_decode(&rules, q, k, v, outputs, work.data, work.size, &r.value));
     return r;
 }
 
@@ -117,6 +137,28 @@ inline result<std::size_t> attention_forward_need(const subquad_attention &rules
     result<std::size_t> r = {status::ok, 0};
     r.error = static_cast<status>(subquad_attention_forward_need(&rules, shape, want_scores ? 1 : 0, &r.value));
     return r;
+}
+
+/// Bytes of scratch. See subquad_attention_decode_need.
+inline result<std::size_t> attention_decode_need(const subquad_attention &rules, const subquad_shape &shape) noexcept {
+    result<std::size_t> r = {status::ok, 0};
+    r.error = static_cast<status>(subquad_attention_decode_need(&rules, shape, &r.value));
+    return r;
+}
+
+/// Numbers of a partial row with so many output columns.
+constexpr std::size_t partial_width(std::size_t value_dim) noexcept { return SUBQUAD_PARTIAL_HEAD + value_dim; }
+
+/// The output columns of a partial row: the weighted mean of the values seen so far. Empty for what is no partial row.
+inline span<const float> partial_out(span<const float> partial) noexcept {
+    if (partial.size < SUBQUAD_PARTIAL_HEAD) return {};
+    return {partial.data + SUBQUAD_PARTIAL_HEAD, partial.size - SUBQUAD_PARTIAL_HEAD};
+}
+
+/// By how much any output column of a partial row can be off; infinity where no promise was asked for.
+inline result<float> partial_out_bound(span<const float> partial) noexcept {
+    if (partial.size < SUBQUAD_PARTIAL_HEAD) return {status::too_short, 0};
+    return {status::ok, partial.data[3]};
 }
 
 /// See subquad_partial_merge; rows of different widths are status::mismatch.

@@ -15,6 +15,8 @@ need_cmd gcc gcc
 need_cmd g++ g++
 need_cmd clang-22 clang-22
 need_cmd valgrind valgrind
+need_cmd cmake cmake
+need_cmd pkg-config pkgconf
 need_cmd objdump binutils
 need_cmd qemu-system-arm qemu-system-arm
 need_cmd qemu-aarch64 qemu-user

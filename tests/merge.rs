@@ -2,8 +2,7 @@
 
 mod promise;
 
-use promise::{noise, within, Problem};
-use std::mem::MaybeUninit;
+use promise::{noise, within, By, Problem};
 use subquad::attention::*;
 use subquad::*;
 
@@ -115,22 +114,23 @@ fn partials_of_a_call_carry_its_promise_through_merges() {
     let (n, keys, dim) = (4, 96, 16);
     let (mut a, mut b, mut c) = (noise(21), noise(22), noise(23));
     let p = Problem::new([n, keys, dim, 1], || 6.0 * a(), || 6.0 * b(), &mut c);
-    let [q, k, v] = p.views();
-    for isa in Isa::all() {
+    let [q, k, _] = p.views();
+    for by in By::all() {
         let mut parts = Vec::new();
         for range in [0..5, 5..64, 64..96] {
-            let (k, v) = (k.row_range(range.clone()), v.row_range(range));
-            let plan = Exact::for_views(q, k, v).unwrap().with_isa(isa).with_bound();
-            let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+            let part = Problem {
+                keys: range.len(),
+                q: p.q.clone(),
+                k: p.k[range.start * dim..range.end * dim].to_vec(),
+                v: p.v[range].to_vec(),
+                ..p
+            };
             let mut rows = vec![0f32; n * 5];
-            let partials = Some(MatMut::new(&mut rows, n, 5).unwrap().into());
             let outputs = Outputs {
-                partials,
+                partials: Some(MatMut::new(&mut rows, n, 5).unwrap().into()),
                 ..Outputs::default()
             };
-            let report = plan
-                .run(q.into(), k.into(), v.into(), outputs, &mut Scratch::new(&mut work))
-                .unwrap();
+            let (report, _) = part.run(by, Rules::new(), outputs);
             assert_eq!((report.bound.failure, rows[3]), (0.0, report.bound.value));
             parts.push(rows);
         }

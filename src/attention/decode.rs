@@ -1,7 +1,7 @@
 //! Exact attention for few queries against many keys, as in generating one token after the other.
 
 use super::block::{all_finite, Input, Place};
-use super::certificate::Rounding;
+use super::certificate::{rounding, Order, Rounding};
 use super::exact::Exact;
 use super::outputs::{Outputs, Stage, Sums};
 use super::reach::Reach;
@@ -31,6 +31,7 @@ pub struct Decode<'a> {
     shape: Shape,
     rules: Rules<'a>,
     isa: Option<Isa>,
+    bound: bool,
 }
 
 impl<'a> Decode<'a> {
@@ -41,6 +42,7 @@ impl<'a> Decode<'a> {
                 shape,
                 rules: Rules::new(),
                 isa: None,
+                bound: false,
             }),
             Err(e) => Err(e),
         }
@@ -49,7 +51,12 @@ impl<'a> Decode<'a> {
     /// The same shape, rules and back end, in the order of decoding.
     pub(crate) const fn from_exact(exact: &Exact<'a>) -> Self {
         let (shape, rules, isa) = exact.parts();
-        Decode { shape, rules, isa }
+        Decode {
+            shape,
+            rules,
+            isa,
+            bound: false,
+        }
     }
 
     /// A plan for the shape of three views.
@@ -72,6 +79,13 @@ impl<'a> Decode<'a> {
     #[must_use]
     pub const fn with_isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+
+    /// Puts [`rounding_bound`](Decode::rounding_bound) into the report and the partials of every run, at its cost.
+    #[must_use]
+    pub const fn with_bound(mut self) -> Self {
+        self.bound = true;
         self
     }
 
@@ -109,28 +123,35 @@ impl<'a> Decode<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
-        mut outputs: Outputs<'_>,
+        outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
+        let promise = if self.bound {
+            rounding(&self.input(q, k, v)?, Order::Lanes)
+        } else {
+            Rounding::UNKNOWN
+        };
+        self.run_promised(q, k, v, outputs, scratch, &promise)
+    }
+
+    /// [`run`](Decode::run) with a promise from elsewhere: what does not ask for one does not link the certificate.
+    pub(crate) fn run_promised<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        mut outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        let input = self.input(q, k, v)?;
         let shape = self.shape;
-        if Shape::of(&q, &k, &v)? != shape {
-            return Err(Error::Shape);
-        }
         outputs.check(&shape)?;
         scratch.check(self.need())?;
         let mut scratch = scratch.scope();
         let mut work = self.take(&mut scratch)?;
-        let isa = self.isa.unwrap_or_else(Isa::best);
-        let rules = &self.rules;
-        let input = Input {
-            shape,
-            rules,
-            isa,
-            q,
-            k,
-            v,
-        };
-        let mut report = Report::new(isa);
+        let mut report = Report::new(input.isa);
+        report.bound = promise.out;
         let group = shape.group();
         let pairs = shape.queries.saturating_mul(group);
         for batch in 0..shape.batch {
@@ -147,12 +168,43 @@ impl<'a> Decode<'a> {
                     work.load(&input, &place);
                     report.repeated_blocks += usize::from(work.run(&input, &place, &mut outputs));
                     for row in 0..used {
-                        outputs.finish(&input, &Rounding::UNKNOWN, place.at(row), work.sums(row), &mut report);
+                        outputs.finish(&input, promise, place.at(row), work.sums(row), &mut report);
                     }
                 }
             }
         }
         Ok(report)
+    }
+
+    /// As [`Exact::rounding_bound`](super::Exact::rounding_bound), for this order of operations: scores and sums of weights
+    /// meet a sixteenth of the roundings.
+    pub fn rounding_bound<'v>(
+        &self,
+        q: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<TensorRef<'v, f32>>,
+        v: impl Into<TensorRef<'v, f32>>,
+    ) -> Result<Rounding, Error> {
+        Ok(rounding(&self.input(q.into(), k.into(), v.into())?, Order::Lanes))
+    }
+
+    /// The views, if they are what was planned for.
+    fn input<'v>(
+        &'v self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+    ) -> Result<Input<'v>, Error> {
+        if Shape::of(&q, &k, &v)? != self.shape {
+            return Err(Error::Shape);
+        }
+        Ok(Input {
+            shape: self.shape,
+            rules: &self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        })
     }
 
     fn take<'s>(&self, scratch: &mut Scratch<'s>) -> Result<Work<'s>, Error> {

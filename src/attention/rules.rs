@@ -219,14 +219,14 @@ impl<'a> Rules<'a> {
         scale * LOG2_E
     }
 
-    /// Roundings between [`scale2`](Rules::scale2) and the true scale times log2 e, that of log2 e itself (0.23 of a
-    /// whole one) included.
+    /// Roundings between [`scale2`](Rules::scale2) and the true scale times log2 e, but for that of log2 e itself (0.23 of
+    /// a whole one).
     pub(crate) const fn scale2_roundings(&self, dim: usize) -> usize {
         let exact = self.scale.is_some() || (dim.is_power_of_two() && dim.trailing_zeros().is_multiple_of(2));
         if exact {
-            2
+            1
         } else {
-            4
+            3
         }
     }
 

@@ -74,12 +74,8 @@ pub unsafe extern "C" fn subquad_attention_forward(
         work_size,
         report,
     };
-    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        let exact = &plan.exact;
-        exact.run_promised(input.q, input.k, input.v, outputs, scratch, &Rounding::UNKNOWN)
-    };
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.run(run) })
+    status(unsafe { call.forward(&Rounding::UNKNOWN) })
 }
 
 /// Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
@@ -140,11 +136,8 @@ pub unsafe extern "C" fn subquad_attention_decode(
         work_size,
         report,
     };
-    let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
-        plan.decode().run(input.q, input.k, input.v, outputs, scratch)
-    };
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.run(run) })
+    status(unsafe { call.decode(&Rounding::UNKNOWN) })
 }
 
 /// Bytes of scratch that subquad_attention_decode takes for these rules and this shape, written to `bytes`.
@@ -207,26 +200,26 @@ pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32)
 }
 
 /// What a call names, before any of it is believed.
-struct Call<'c> {
-    rules: *const subquad_attention,
-    q: &'c subquad_tensor,
-    k: &'c subquad_tensor,
-    v: &'c subquad_tensor,
-    outputs: &'c subquad_outputs,
-    work: *mut c_void,
-    work_size: usize,
-    report: *mut subquad_report,
+pub(super) struct Call<'c> {
+    pub rules: *const subquad_attention,
+    pub q: &'c subquad_tensor,
+    pub k: &'c subquad_tensor,
+    pub v: &'c subquad_tensor,
+    pub outputs: &'c subquad_outputs,
+    pub work: *mut c_void,
+    pub work_size: usize,
+    pub report: *mut subquad_report,
 }
 
 /// What every method of attention is made from. The exact plan is the larger one, and held ready.
-struct Plan<'a> {
-    exact: Exact<'a>,
+pub(super) struct Plan<'a> {
+    pub exact: Exact<'a>,
 }
 
-struct Input<'a> {
-    q: TensorRef<'a, f32>,
-    k: TensorRef<'a, f32>,
-    v: TensorRef<'a, f32>,
+pub(super) struct Input<'a> {
+    pub q: TensorRef<'a, f32>,
+    pub k: TensorRef<'a, f32>,
+    pub v: TensorRef<'a, f32>,
 }
 
 impl<'a> Plan<'a> {
@@ -238,12 +231,38 @@ impl<'a> Plan<'a> {
         Ok(Plan { exact })
     }
 
-    fn decode(&self) -> Decode<'a> {
+    pub(super) fn decode(&self) -> Decode<'a> {
         Decode::from_exact(&self.exact)
     }
 }
 
 impl Call<'_> {
+    /// Exact attention with a promise from elsewhere: what asks for none links no certificate.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run).
+    pub(super) unsafe fn forward(&self, promise: &Rounding) -> Result<(), Error> {
+        let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+            let exact = &plan.exact;
+            exact.run_promised(input.q, input.k, input.v, outputs, scratch, promise)
+        };
+        // SAFETY: the caller's promise, word for word.
+        unsafe { self.run(run) }
+    }
+
+    /// As [`forward`](Call::forward), in the order of decoding.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run).
+    pub(super) unsafe fn decode(&self, promise: &Rounding) -> Result<(), Error> {
+        let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
+            let decode = plan.decode();
+            decode.run_promised(input.q, input.k, input.v, outputs, scratch, promise)
+        };
+        // SAFETY: the caller's promise, word for word.
+        unsafe { self.run(run) }
+    }
+
     /// Checks, makes views, runs and reports.
     ///
     /// # Safety
@@ -252,6 +271,21 @@ impl Call<'_> {
         &self,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
+        // SAFETY: the caller's promise, word for word.
+        let report = unsafe { self.with(run)? };
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(self.report, report.into()) };
+        Ok(())
+    }
+
+    /// Checks and makes views for whatever is to be done with them.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run).
+    pub(super) unsafe fn with<T>(
+        &self,
+        run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         // SAFETY: the caller's promise, word for word.
         let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
         self.check(rules)?;
@@ -267,10 +301,7 @@ impl Call<'_> {
         let shape = Shape::of(&input.q, &input.k, &input.v)?;
         // SAFETY: the caller's promise, word for word.
         let plan = unsafe { Plan::new(rules, shape)? };
-        let report = run(&plan, input, outputs, &mut scratch)?;
-        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
-        unsafe { give(self.report, report.into()) };
-        Ok(())
+        run(&plan, input, outputs, &mut scratch)
     }
 
     /// Every pointer is usable, something is wanted, and what will be written is apart from everything else.

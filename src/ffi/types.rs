@@ -186,8 +186,9 @@ pub struct subquad_report {
     pub non_finite_rows: usize,
     /// Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
     pub repeated_blocks: usize,
-    /// Largest absolute error of any output entry; infinity where no promise was asked for.
+    /// Largest absolute error of any output entry; infinity where no promise was asked for, as with every function but the
+    /// ..._with_bound ones.
     pub bound: f32,
-    /// Probability that the bound does not hold.
+    /// Probability that the bound does not hold; 0 for exact attention.
     pub bound_failure: f32,
 }

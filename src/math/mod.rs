@@ -5,7 +5,9 @@ pub mod poly;
 use poly::{LN, LN2_HIGH, LN2_LOW};
 
 /// Square root, correctly rounded; NaN below 0. One bit per step: it is called once per plan.
+/// Inlined, so that a caller carries the cases that its numbers can be: that of a size is half as long.
 #[must_use]
+#[inline(always)]
 pub const fn sqrt(x: f32) -> f32 {
     if x == 0.0 || x.is_nan() || x == f32::INFINITY {
         return x;

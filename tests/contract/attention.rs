@@ -190,7 +190,7 @@ pub unsafe fn place(a: &Forward) -> *const subquad_attention {
 
 type Spoil = Row<Forward>;
 
-fn forward_rows() -> Vec<Spoil> {
+pub fn forward_rows() -> Vec<Spoil> {
     let mut rows = vec![
         Case(Null, "q", Refused(SUBQUAD_E_NULL), |a: &mut Forward| a.q.data = null()),
         Case(Null, "k", Refused(SUBQUAD_E_NULL), |a| a.k.data = null()),

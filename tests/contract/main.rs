@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod bound;
 mod kernels;
 mod memory;
 mod need;
@@ -159,6 +160,7 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .into_iter()
         .map(constant)
         .chain(attention::tables())
+        .chain(bound::tables())
         .chain(need::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
 }
@@ -193,6 +195,11 @@ fn every_function_has_every_row_and_keeps_it() {
     }
     println!("{} functions, {count} cases", tables.len());
     assert!(count >= 150);
+}
+
+#[test]
+fn bounds_are_there_where_they_were_asked_for() {
+    bound::check_bounds(&Memory::new());
 }
 
 #[test]

@@ -8,6 +8,39 @@ use std::mem::MaybeUninit;
 use subquad::attention::*;
 use subquad::*;
 
+/// What computes: a kernel on a back end.
+#[derive(Clone, Copy)]
+pub struct By {
+    pub kernel: Kernel,
+    pub isa: Isa,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    Exact,
+    Decode,
+}
+
+impl By {
+    /// Both kernels on every back end.
+    pub fn all() -> impl Iterator<Item = By> {
+        Isa::all().flat_map(By::both)
+    }
+
+    /// Both kernels on the portable back end and on the best one: one of each class, where there are two.
+    pub fn few() -> impl Iterator<Item = By> {
+        [Isa::SCALAR, Isa::best()].into_iter().flat_map(By::both)
+    }
+
+    fn both(isa: Isa) -> [By; 2] {
+        [Kernel::Exact, Kernel::Decode].map(|kernel| By { kernel, isa })
+    }
+
+    pub fn name(&self) -> String {
+        format!("{:?} on {}", self.kernel, self.isa.name())
+    }
+}
+
 /// No more than promised, but for the oracle's own error.
 pub fn within(measured: f64, bound: Bound) -> bool {
     measured * (1.0 - 2f64.powi(-27)) <= f64::from(bound.value)
@@ -58,34 +91,44 @@ impl Problem {
         ]
     }
 
+    /// One call with a bound, and that bound.
+    pub fn run(&self, by: By, rules: Rules<'_>, outputs: Outputs<'_>) -> (Report, Rounding) {
+        let [q, k, v] = self.views();
+        // The two plans have the same methods, and no trait says so.
+        macro_rules! run {
+            ($plan:ident) => {{
+                let plan = $plan::for_views(q, k, v).unwrap().with_isa(by.isa).with_bound();
+                let plan = plan.with_rules(rules).unwrap();
+                let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+                let scratch = &mut Scratch::new(&mut work);
+                let report = plan.run(q.into(), k.into(), v.into(), outputs, scratch).unwrap();
+                (report, plan.rounding_bound(q, k, v).unwrap())
+            }};
+        }
+        match by.kernel {
+            Kernel::Exact => run!(Exact),
+            Kernel::Decode => run!(Decode),
+        }
+    }
+
     /// Largest errors under `rules`, where `score(i, j, product)` is what they mean (minus infinity masks), `scale` the
     /// true scale and `sink` the learned logit.
     pub fn measure(
         &self,
-        isa: Isa,
+        by: By,
         rules: Rules<'_>,
         scale: f64,
         sink: Option<f32>,
         score: impl Fn(usize, usize, f64) -> f64,
     ) -> Measured {
         let [q, k, v] = self.views();
-        let plan = Exact::for_views(q, k, v)
-            .unwrap()
-            .with_rules(rules)
-            .unwrap()
-            .with_isa(isa)
-            .with_bound();
-        let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
         let (mut out, mut lse) = (vec![0f32; self.queries * self.value_dim], vec![0f32; self.queries]);
         let outputs = Outputs {
             out: Some(MatMut::new(&mut out, self.queries, self.value_dim).unwrap().into()),
             lse: Some(MatMut::new(&mut lse, self.queries, 1).unwrap().into()),
             ..Outputs::default()
         };
-        let report = plan
-            .run(q.into(), k.into(), v.into(), outputs, &mut Scratch::new(&mut work))
-            .unwrap();
-        let bound = plan.rounding_bound(q, k, v).unwrap();
+        let (report, bound) = self.run(by, rules, outputs);
         assert_eq!(report.bound, bound.out);
         let mut measured = Measured {
             out: 0.0,
@@ -122,12 +165,20 @@ impl Problem {
         measured
     }
 
-    pub fn plain(&self, isa: Isa, scale: f32) -> Measured {
-        self.measure(isa, Rules::new().with_scale(scale), f64::from(scale), None, |_, _, s| s)
+    pub fn plain(&self, by: By, scale: f32) -> Measured {
+        self.measure(by, Rules::new().with_scale(scale), f64::from(scale), None, |_, _, s| s)
     }
 }
 
 impl Measured {
+    /// The errors as parts of their promises.
+    pub fn reached(&self) -> [f64; 2] {
+        [
+            self.out / f64::from(self.bound.out.value),
+            self.lse / f64::from(self.bound.lse.value),
+        ]
+    }
+
     pub fn check(&self, what: &str) {
         assert!(
             within(self.out, self.bound.out),

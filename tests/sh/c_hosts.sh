@@ -1,6 +1,7 @@
 #!/bin/sh
 # C and C++ hosts: builds the archive (no_std) and the shared library, compiles the examples with two compilers and all
-# their language versions, runs them against both, looks for what a symbol table must not have, and asks valgrind.
+# their language versions, runs them against both, looks for what a symbol table must not have, and asks valgrind. CMake
+# and pkg-config find the library as a user's build would.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -16,6 +17,8 @@ need_cmd gcc gcc
 need_cmd g++ g++
 need_cmd "clang-$CLANG" "clang-$CLANG"
 need_cmd valgrind valgrind
+need_cmd cmake cmake
+need_cmd pkg-config pkgconf
 need_install
 
 # library NAME TYPE FEATURES [CARGO-ARGUMENT...]: leaves the library in $target/NAME/release.
@@ -87,6 +90,26 @@ for standard in c++17 c++20; do
     host g++ $standard ffi-examples/cpp/attention.cpp
     host "clang++-$CLANG" $standard ffi-examples/cpp/attention.cpp
 done
+
+say "cmake, with this archive and with one that cargo makes for it"
+for given in "$archive" ""; do
+    build=$target/cmake${given:+-given}
+    rm -f "$build/CMakeCache.txt"
+    cmake -S ffi-examples -B "$build" -DSUBQUAD_ARCHIVE="$given" >"$build.log" 2>&1 &&
+        nice cmake --build "$build" >>"$build.log" 2>&1 &&
+        ctest --test-dir "$build" --no-tests=error >>"$build.log" 2>&1 || {
+        cat "$build.log" >&2
+        die "cmake ${given:+with a given archive}"
+    }
+done
+
+say "pkg-config, from where cmake installs to"
+rm -rf "$target/prefix"
+cmake --install "$build" --prefix "$target/prefix" >"$target/install.log" || die "cmake --install"
+flags=$(PKG_CONFIG_PATH=$target/prefix/lib/pkgconfig pkg-config --cflags --libs subquad) || die "pkg-config"
+# shellcheck disable=SC2086 # a list on purpose
+gcc -std=c99 ffi-examples/c/attention.c $flags -lm -o "$bin/attention_c-pkg-config" || die "gcc with pkg-config"
+"$bin/attention_c-pkg-config" 64 32 >/dev/null || die "attention_c-pkg-config"
 
 say "valgrind (it hides AVX-512)"
 for program in attention_c-gcc-c99-static attention_cpp-g++-c++17-static; do

@@ -1,0 +1,81 @@
+//! Attention with a promise. Entries of their own, so that firmware that asks for no bound does not carry it.
+
+use super::attention::Call;
+use super::{status, subquad_attention, subquad_outputs, subquad_report, subquad_tensor};
+use core::ffi::c_void;
+
+/// As subquad_attention_forward, with the same arguments, outputs, scratch, errors and bits, and with a promise about
+/// rounding.
+///
+/// No entry of `out` is off from real arithmetic by more than the report's `bound`, for every input that is finite; its
+/// bound_failure is 0. Partials carry their own: numbers 2 and 3 bound the errors of the log of sum * 2^max and of the
+/// outputs, and subquad_partial_merge keeps them true. The bound is infinity where a number that is not hidden by
+/// key_lengths is not finite, or where scores or sums may overflow. Nothing is assumed about how roundings fall, so
+/// typical errors are hundreds of times smaller.
+///
+/// Cost: one more pass over q, k and v, and over all pairs where a bias or slopes are added. No scratch.
+///
+/// # Safety
+/// As for subquad_attention_forward.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_forward_with_bound(
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call {
+        rules,
+        q: &q,
+        k: &k,
+        v: &v,
+        outputs: &outputs,
+        work,
+        work_size,
+        report,
+    };
+    // SAFETY: the caller's promise, word for word; what the first looks at the second does not write.
+    status(unsafe {
+        let bound = call.with(|plan, x, _, _| plan.exact.rounding_bound(x.q, x.k, x.v));
+        bound.and_then(|bound| call.forward(&bound))
+    })
+}
+
+/// As subquad_attention_decode, with the promise of subquad_attention_forward_with_bound. Scores and sums of weights meet
+/// a sixteenth of the roundings, so the bound is another one.
+///
+/// # Safety
+/// As for subquad_attention_forward.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_decode_with_bound(
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call {
+        rules,
+        q: &q,
+        k: &k,
+        v: &v,
+        outputs: &outputs,
+        work,
+        work_size,
+        report,
+    };
+    // SAFETY: as for subquad_attention_forward_with_bound.
+    status(unsafe {
+        let bound = call.with(|plan, x, _, _| plan.decode().rounding_bound(x.q, x.k, x.v));
+        bound.and_then(|bound| call.decode(&bound))
+    })
+}
