@@ -120,9 +120,14 @@ fn probability<S: Simd<f32>>(s: S, x: S::V, max: S::V, inverse: S::V) -> S::V {
 fn extremes<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32], masked: bool) -> ([S::V; NQ], [S::V; NQ]) {
     let (mut high, mut low) = ([s.splat(f32::NEG_INFINITY); NQ], [s.splat(f32::INFINITY); NQ]);
     let lanes = NQ * S::LANES;
-    // Four keys at a time, so that the chain of maxima does not wait for itself.
-    let mut fours = tile.chunks_exact(4 * lanes);
-    for four in fours.by_ref() {
+    // Four keys at a time, so that the chain of maxima does not wait for itself, where there are registers for it.
+    let whole = if S::REGISTERS < 16 {
+        0
+    } else {
+        tile.len() - tile.len() % (4 * lanes)
+    };
+    let (fours, rest) = (tile.get(..whole).unwrap_or(&[]), tile.get(whole..).unwrap_or(&[]));
+    for four in fours.chunks_exact(4 * lanes) {
         let (mut h, mut l) = ([[s.splat(0.0); NQ]; 4], [[s.splat(0.0); NQ]; 4]);
         for (row, (h, l)) in four.chunks_exact(lanes).zip(h.iter_mut().zip(&mut l)) {
             *h = get::<S, NQ>(s, row);
@@ -134,7 +139,7 @@ fn extremes<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32], masked: bool) -> 
             low[n] = s.min(s.min(s.min(l0[n], l1[n]), s.min(l2[n], l3[n])), low[n]);
         }
     }
-    for row in fours.remainder().chunks_exact(lanes) {
+    for row in rest.chunks_exact(lanes) {
         let h = get::<S, NQ>(s, row);
         let l = live_or_infinity(s, h, masked);
         for n in 0..NQ {
@@ -201,27 +206,29 @@ fn weigh_of<S: Simd<f32>, const NQ: usize, const ACROSS: bool>(
         high = common::<S, NQ>(s, high, |a, b| if a > b { a } else { b });
         run_low = common::<S, NQ>(s, run_low, |a, b| if a < b { a } else { b });
     }
-    let (mut max, mut sum) = (get::<S, NQ>(s, lanes.max), get::<S, NQ>(s, lanes.sum));
-    let (mut low, mut factor) = (get::<S, NQ>(s, lanes.low), [s.splat(0.0); NQ]);
-    let (mut safe, mut near) = (true, !masked);
+    let (old, mut max) = (get::<S, NQ>(s, lanes.max), high);
     for n in 0..NQ {
-        let old = max[n];
-        max[n] = s.max(old, ceil(s, high[n]));
-        factor[n] = weight(s, old, max[n]);
-        low[n] = s.min(run_low[n], low[n]);
-        // A reference that stays, or that nothing was summed under, cannot have cut anything.
-        let raised = s.select(s.equal(old, max[n]), s.splat(0.0), sum[n]);
-        let floor = s.select(
-            s.equal(raised, s.splat(0.0)),
-            s.splat(f32::NEG_INFINITY),
-            s.sub(max[n], s.splat(CUT)),
-        );
-        safe &= s.all(s.less(floor, low[n]));
-        near &= s.all(s.less(s.sub(max[n], s.splat(CUT)), run_low[n])) && s.all(s.less(s.abs(max[n]), s.splat(LARGE)));
-        sum[n] = s.mul(sum[n], factor[n]);
+        max[n] = s.max(old[n], ceil(s, high[n]));
     }
     put(s, &max, lanes.max);
+    let (mut sum, mut low) = (get::<S, NQ>(s, lanes.sum), get::<S, NQ>(s, lanes.low));
+    // Two forms of one result: the near one is shorter, the other one always right. One lane is for size.
+    let (mut safe, mut near) = (true, !masked && S::LANES > 1);
+    for n in 0..NQ {
+        low[n] = s.min(run_low[n], low[n]);
+        // A reference that stays, or that nothing was summed under, cannot have cut anything.
+        let raised = s.select(s.equal(old[n], max[n]), s.splat(0.0), sum[n]);
+        let cut = s.sub(max[n], s.splat(CUT));
+        let floor = s.select(s.equal(raised, s.splat(0.0)), s.splat(f32::NEG_INFINITY), cut);
+        safe &= s.all(s.less(floor, low[n]));
+        near &= s.all(s.less(cut, run_low[n])) && s.all(s.less(s.abs(max[n]), s.splat(LARGE)));
+    }
     put(s, &low, lanes.low);
+    let mut factor = old;
+    for n in 0..NQ {
+        factor[n] = weight(s, old[n], max[n]);
+        sum[n] = s.mul(sum[n], factor[n]);
+    }
     put(s, &factor, lanes.factor);
     if near {
         for max in &mut max {
