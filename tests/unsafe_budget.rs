@@ -11,6 +11,7 @@ use source::{files, line_of, words, Source};
 /// Files of `src/ffi` are added here with the count that the failing test prints: one line each.
 const BUDGET: &[(&str, usize)] = &[
     ("src/ffi/attention.rs", 30),
+    ("src/ffi/head.rs", 10),
     ("src/ffi/info.rs", 5),
     ("src/ffi/kernels.rs", 20),
     ("src/ffi/mod.rs", 18),

@@ -5,6 +5,7 @@
 #![allow(unsafe_code, non_camel_case_types)]
 
 mod attention;
+mod head;
 mod info;
 mod kernels;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
@@ -13,6 +14,7 @@ mod rules;
 mod types;
 
 pub use attention::*;
+pub use head::*;
 pub use info::*;
 pub use kernels::*;
 pub use types::{

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod head;
 mod kernels;
 mod memory;
 mod need;
@@ -159,7 +160,8 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .into_iter()
         .map(constant)
         .chain(attention::tables())
-        .chain(need::tables());
+        .chain(need::tables())
+        .chain(head::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
 }
 
@@ -198,6 +200,7 @@ fn every_function_has_every_row_and_keeps_it() {
 #[test]
 fn the_size_query_is_exact() {
     need::check_need(&Memory::new());
+    head::check_need(&Memory::new());
 }
 
 fn text(pointer: *const std::ffi::c_char) -> &'static str {
@@ -219,4 +222,7 @@ fn constants_are_what_the_header_says() {
     }
     let best = subquad::Isa::best();
     assert_eq!(text(subquad_isa_name(subquad_isa_best())), best.name());
+    for isa in subquad::Isa::all().filter(|isa| isa.number() != 0) {
+        assert_eq!(text(subquad_isa_name(isa.number())), isa.name());
+    }
 }
