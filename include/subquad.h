@@ -26,6 +26,38 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * Bytes of scratch that subquad_attention_head takes for these sizes and any number of queries: a constant expression,
+ * for a static array. It equals subquad_attention_head_need wherever that fits a size_t.
+ *
+ * Define SUBQUAD_COMPACT for a library with feature `compact`. Without feature `simd` the library may need less.
+ */
+#define SUBQUAD_ATTENTION_HEAD_NEED(keys, dim, value_dim) \
+    (((SUBQUAD_LANES * 4 * ((size_t)(dim) + (size_t)(value_dim) + 4 + \
+    ((size_t)(keys) < SUBQUAD_KEY_RUN ? (size_t)(keys) : SUBQUAD_KEY_RUN)) + SUBQUAD_ALIGN - 1) / SUBQUAD_ALIGN + 1) \
+    * SUBQUAD_ALIGN - 1)
+
+/* What it is made of: queries in a block, keys in a run, alignment of the scratch. */
+#if defined(SUBQUAD_COMPACT)
+#define SUBQUAD_LANES 1
+#elif defined(__x86_64__) || defined(_M_X64)
+#define SUBQUAD_LANES 32
+#elif defined(__aarch64__) || defined(_M_ARM64) || defined(__wasm__)
+#define SUBQUAD_LANES 8
+#else
+#define SUBQUAD_LANES 4
+#endif
+#if UINTPTR_MAX > 0xffffffff
+#define SUBQUAD_KEY_RUN 192
+#else
+#define SUBQUAD_KEY_RUN 32
+#endif
+#if defined(__x86_64__) || defined(_M_X64) || defined(__aarch64__) || defined(_M_ARM64)
+#define SUBQUAD_ALIGN 64
+#else
+#define SUBQUAD_ALIGN 8
+#endif
+
 /**
  * Version of the library that this header belongs to.
  */
@@ -530,6 +562,93 @@ typedef struct subquad_shape {
     size_t value_dim;
 } subquad_shape;
 
+/**
+ * A matrix of floats to read: element (r, c) is data[r * stride + c].
+ *
+ * The stride counts elements; 0 repeats one row. `data` must be aligned for float and may be null where there are no
+ * elements.
+ */
+typedef struct subquad_matrix {
+    /**
+     * Element (0, 0).
+     */
+    const float *data;
+    /**
+     * Number of rows.
+     */
+    size_t rows;
+    /**
+     * Number of columns.
+     */
+    size_t cols;
+    /**
+     * Elements from one row to the next.
+     */
+    size_t stride;
+} subquad_matrix;
+
+/**
+ * A matrix of floats to write; as subquad_matrix, but rows may not overlap (SUBQUAD_E_OVERLAP).
+ */
+typedef struct subquad_matrix_mut {
+    /**
+     * Element (0, 0).
+     */
+    float *data;
+    /**
+     * Number of rows.
+     */
+    size_t rows;
+    /**
+     * Number of columns.
+     */
+    size_t cols;
+    /**
+     * Elements from one row to the next.
+     */
+    size_t stride;
+} subquad_matrix_mut;
+
+/**
+ * One head: out = softmax(scale q k^T) v. May lie in flash.
+ *
+ * q is queries x dim, k is keys x dim, v is keys x value_dim, out is queries x value_dim.
+ */
+typedef struct subquad_head {
+    /**
+     * Queries.
+     */
+    struct subquad_matrix q;
+    /**
+     * Keys.
+     */
+    struct subquad_matrix k;
+    /**
+     * Values.
+     */
+    struct subquad_matrix v;
+    /**
+     * Where the result goes.
+     */
+    struct subquad_matrix_mut out;
+    /**
+     * Query i sees no key beyond number `offset` + i; may be negative. Not read unless `causal` is set.
+     */
+    int64_t offset;
+    /**
+     * Not 0: `offset` limits what a query sees.
+     */
+    int32_t causal;
+    /**
+     * Scores are scale * q.k; 0 means 1 / sqrt(dim). Finite and not negative, or SUBQUAD_E_PARAMETER.
+     */
+    float scale;
+    /**
+     * Back end, SUBQUAD_ISA_...; 0: the best of this machine. One that is not there: SUBQUAD_E_UNSUPPORTED.
+     */
+    int32_t isa;
+} subquad_head;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -715,6 +834,39 @@ int32_t subquad_attention_decode_with_bound(const struct subquad_attention *rule
                                             void *work,
                                             size_t work_size,
                                             struct subquad_report *report);
+
+/**
+ * Exact attention for one head: what firmware links instead of subquad_attention_forward, at a fifth of its code and
+ * stack. The bits are those of subquad_attention_forward with the same scale, causal rule and isa.
+ *
+ * `work` is `work_size` bytes of scratch at any address, as many as SUBQUAD_ATTENTION_HEAD_NEED or
+ * subquad_attention_head_need say; its contents do not matter. `report` may be null (not wanted).
+ *
+ * A query that sees no key gives zeros; one that sees a score or value that is not finite gives NaN, one bit pattern.
+ * No queries or no value_dim: success, nothing written.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHORT (scratch),
+ * SUBQUAD_E_SHAPE (sizes do not fit each other), SUBQUAD_E_OVERFLOW, SUBQUAD_E_OVERLAP (out, the report or the scratch
+ * shares addresses with itself, another of them or an input), SUBQUAD_E_PARAMETER, SUBQUAD_E_UNSUPPORTED. Where several
+ * apply it is one of them.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call.
+ */
+int32_t subquad_attention_head(const struct subquad_head *head,
+                               void *work,
+                               size_t work_size,
+                               struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_attention_head takes, for any number of queries and every isa of this library; the
+ * largest size_t, which no scratch has, where they do not fit the address space.
+ *
+ * SUBQUAD_ATTENTION_HEAD_NEED is the same as a constant expression, for a static array.
+ */
+size_t subquad_attention_head_need(size_t keys,
+                                   size_t dim,
+                                   size_t value_dim);
 
 /**
  * y[i] = exp(x[i]) for i < n: at most 0.79 ULP, gradual underflow included; NaN gives the canonical NaN.

@@ -30,4 +30,10 @@ impl Report {
             bound: Bound::UNKNOWN,
         }
     }
+
+    /// One more row is finished.
+    pub(crate) fn count(&mut self, seen: bool, finite: bool) {
+        self.masked_rows += usize::from(!seen && finite);
+        self.non_finite_rows += usize::from(!finite);
+    }
 }

@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
-use subquad::attention::{Decode, Exact, Offset, Outputs, Partial, Rules, Segments, Shape, Stage};
+use subquad::attention::{Decode, Exact, Head, Offset, Outputs, Partial, Rules, Segments, Shape, Stage};
 use subquad::{kernels, Error, Isa, MatMut, MatRef, Scratch, TensorMut, TensorRef};
 
 thread_local! {
@@ -217,6 +217,16 @@ fn one_head_and_merging_allocate_nothing() {
             MatRef::new(&v, 500, 2)?,
         );
         plan.forward(q, k, v, MatMut::new(&mut out, 33, 2)?, &mut Scratch::new(&mut work))
+    });
+    assert_eq!(report.non_finite_rows, 0);
+    let report = without_memory("a head", || {
+        let (q, k, v) = (
+            MatRef::new(&q, 33, 4)?,
+            MatRef::new(&k, 500, 4)?,
+            MatRef::new(&v, 500, 2)?,
+        );
+        let head = Head::new(q, k, v)?.with_causal(470);
+        head.forward(MatMut::new(&mut out, 33, 2)?, &mut Scratch::new(&mut work))
     });
     assert_eq!(report.non_finite_rows, 0);
     let (mut a, b) = ([3.0, 1.5, 0.0, 0.0, 1.0, 2.0], [5.0, 1.0, 0.0, 0.0, -1.0, 4.0]);

@@ -158,13 +158,14 @@ impl<'s> Block<'s> {
     pub(super) fn sums(&self, row: usize) -> Sums<'_> {
         let number = |x: &[f32]| x.get(row).copied().unwrap_or(0.0);
         let lanes = self.lanes.max(1);
-        let column = (row / lanes).saturating_mul(self.value_dim * lanes) + row % lanes;
+        let panel = (row / lanes).saturating_mul(self.value_dim * lanes);
         Sums {
             max: number(self.max),
             sum: number(self.sum),
             low: number(self.low),
-            values: self.out.get(column..).unwrap_or(&[]),
-            stride: self.lanes,
+            values: self.out.get(panel..).unwrap_or(&[]),
+            lanes,
+            lane: row % lanes,
         }
     }
 
@@ -174,19 +175,12 @@ impl<'s> Block<'s> {
         let lanes = self.lanes.max(1);
         for (p, q_t) in self.q_t.chunks_exact_mut((self.dim * lanes).max(1)).enumerate() {
             let place = place.panel(p, lanes);
-            for lane in 0..lanes {
-                let row = if lane < place.used {
-                    let at = place.at(lane);
-                    input.q.matrix(at.batch, at.head).row(at.query)
-                } else {
-                    &[]
-                };
-                for (c, column) in q_t.chunks_exact_mut(lanes).enumerate() {
-                    let x = row.get(c).map_or(0.0, |&x| x * scale);
-                    if let Some(to) = column.get_mut(lane) {
-                        *to = x;
-                    }
-                }
+            if place.used < lanes {
+                q_t.fill(0.0);
+            }
+            for lane in 0..place.used {
+                let at = place.at(lane);
+                load(q_t, lanes, lane, input.q.matrix(at.batch, at.head).row(at.query), scale);
             }
         }
     }
@@ -339,9 +333,23 @@ impl Panel<'_> {
     }
 }
 
+/// A query into its lane of `[dim][lane]`, scaled. Like the other leaves that work on a row, not inlined: its registers
+/// would be saved in the caller's frame, below which the kernels run.
+#[inline(never)]
+pub(super) fn load(q_t: &mut [f32], lanes: usize, lane: usize, row: &[f32], scale: f32) {
+    for (to, &x) in q_t.chunks_exact_mut(lanes.max(1)).zip(row) {
+        if let Some(to) = to.get_mut(lane) {
+            *to = x * scale;
+        }
+    }
+}
+
 /// Without a branch per number, so that it is done in vectors.
+#[inline(never)]
 pub(super) fn all_finite(x: &[f32]) -> bool {
-    x.iter().fold(true, |all, x| all & x.is_finite())
+    // One more in the exponent reaches the sign bit only from the largest, that of infinities and NaN.
+    let bits = x.iter().map(|x| (x.to_bits() & 0x7fff_ffff) + 0x0080_0000);
+    bits.fold(0, |all, bits| all | bits) >> 31 == 0
 }
 
 /// What each lane adds to the scores of keys `start..`: minus infinity where it does not see the key.

@@ -266,7 +266,8 @@ impl Work<'_> {
             sum: kernels::sum_of(&lanes(self.sum)),
             low: first(self.low),
             values: self.out.get(row.wrapping_mul(self.out_stride)..).unwrap_or(&[]),
-            stride: 1,
+            lanes: 1,
+            lane: 0,
         }
     }
 

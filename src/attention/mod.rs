@@ -5,6 +5,7 @@
 //! | [`Shape`] | the sizes of a call |
 //! | [`Rules`] | how scores are formed and which keys a query sees |
 //! | [`Exact`] | many queries: every score, every key, O(1) memory per query |
+//! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
@@ -16,6 +17,7 @@ mod block;
 mod certificate;
 mod decode;
 mod exact;
+mod head;
 mod outputs;
 mod partial;
 mod reach;
@@ -25,6 +27,7 @@ mod shape;
 pub use certificate::Rounding;
 pub use decode::Decode;
 pub use exact::Exact;
+pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use rules::{Offset, Rules, Segments};

@@ -1,6 +1,6 @@
 //! Where results go: rows finished from sums, scores written as they pass.
 
-use super::block::{Input, Place, Watch};
+use super::block::{all_finite, Input, Place, Watch};
 use super::certificate::Rounding;
 use super::partial::{lse, Partial};
 use super::rules::At;
@@ -44,9 +44,42 @@ pub(super) struct Sums<'a> {
     pub sum: f32,
     /// Lowest live score.
     pub low: f32,
-    /// Weighted sums of the values, `stride` apart.
+    /// Weighted sums of the values, `[column][lane]`.
     pub values: &'a [f32],
-    pub stride: usize,
+    pub lanes: usize,
+    pub lane: usize,
+}
+
+impl<'a> Sums<'a> {
+    /// Whether every score was: the sums of a row with a NaN score are NaN; an infinite score shows in the extremes.
+    pub(super) fn finite(&self) -> bool {
+        self.sum.is_finite() && self.max < f32::INFINITY && self.low > f32::NEG_INFINITY
+    }
+
+    /// The output row without a learned sink: the weighted mean of the values. Whether it is finite.
+    #[inline(never)]
+    pub(super) fn finish(&self, row: &mut [f32]) -> bool {
+        let inverse = if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum };
+        self.write(row, inverse, self.finite())
+    }
+
+    fn column(&self) -> impl Iterator<Item = &'a f32> {
+        let lane = self.lane;
+        let columns = self.values.chunks_exact(self.lanes.max(1));
+        columns.map(move |lanes| lanes.get(lane).unwrap_or(&0.0))
+    }
+
+    /// The weighted sums times `inverse`, or NaN throughout where a score or any of them is not finite. Says which.
+    #[inline(never)]
+    pub(super) fn write(&self, row: &mut [f32], inverse: f32, finite: bool) -> bool {
+        row.iter_mut().zip(self.column()).for_each(|(to, &x)| *to = x * inverse);
+        let finite = finite && all_finite(row);
+        if !finite {
+            // One NaN for all machines.
+            row.fill(f32::NAN);
+        }
+        finite
+    }
 }
 
 impl Outputs<'_> {
@@ -78,12 +111,9 @@ impl Outputs<'_> {
         sums: Sums<'_>,
         report: &mut Report,
     ) {
-        let Sums {
-            mut max, mut sum, low, ..
-        } = sums;
+        let Sums { mut max, mut sum, .. } = sums;
         let seen = sum != 0.0;
-        // The sums of a row with a NaN score are NaN; an infinite score shows in the extremes.
-        let mut finite = sum.is_finite() && max < f32::INFINITY && low > f32::NEG_INFINITY;
+        let mut finite = sums.finite();
         let mut scale = 1.0;
         // Partials leave the sink to whoever merges the last of them.
         let (partial_max, partial_sum) = (max, sum);
@@ -96,21 +126,12 @@ impl Outputs<'_> {
             max = reference;
         }
         let inverse = if sum == 0.0 { 0.0 } else { scale / sum };
-        let column = || sums.values.iter().step_by(sums.stride.max(1));
         let At { batch, head, query } = at;
-        if let Some(out) = &mut self.out {
-            let row = out.row(batch, head, query);
-            row.iter_mut().zip(column()).for_each(|(to, &x)| *to = x * inverse);
-            finite &= row.iter().all(|x| x.is_finite());
-            if !finite {
-                // One NaN for all machines.
-                row.fill(f32::NAN);
-            }
-        } else {
-            finite &= column().all(|&x| (x * inverse).is_finite());
-        }
-        report.masked_rows += usize::from(!seen && finite);
-        report.non_finite_rows += usize::from(!finite);
+        finite = match &mut self.out {
+            Some(out) => sums.write(out.row(batch, head, query), inverse, finite),
+            None => finite && sums.column().all(|&x| (x * inverse).is_finite()),
+        };
+        report.count(seen, finite);
         let result = |x: f32| if finite { x } else { f32::NAN };
         if let Some(to) = self.lse.as_mut().and_then(|t| t.row(batch, head, query).first_mut()) {
             *to = result(lse(max, sum));
@@ -124,7 +145,7 @@ impl Outputs<'_> {
                 promise.out.value,
             ];
             let head = if seen { head } else { Partial::EMPTY_HEAD };
-            let values = column().map(|&x| result(x * inverse));
+            let values = sums.column().map(|&x| result(x * inverse));
             let row = t.row(batch, at.head, query).iter_mut();
             row.zip(head.into_iter().chain(values)).for_each(|(to, x)| *to = x);
         }

@@ -173,18 +173,8 @@ impl<'a> Rules<'a> {
 
     /// Every array has the length the shape asks for, every parameter a meaning.
     pub(crate) fn check(&self, shape: &Shape) -> Result<(), Error> {
-        let parameter = |x: f32| {
-            if !x.is_finite() || x < 0.0 {
-                Err(Error::Parameter)
-            } else {
-                Ok(())
-            }
-        };
         parameter(self.scale.unwrap_or(0.0))?;
         parameter(self.cap)?;
-        // Both are used times log2 e.
-        parameter(self.cap * LOG2_E)?;
-        parameter(self.scale.unwrap_or(0.0) * LOG2_E)?;
         for x in [self.sink_logits, self.slopes].into_iter().flatten() {
             if x.len() != shape.query_heads {
                 return Err(Error::Shape);
@@ -215,8 +205,7 @@ impl<'a> Rules<'a> {
 
     /// Scale times log2 e: scores live in base 2.
     pub(crate) fn scale2(&self, dim: usize) -> f32 {
-        let scale = self.scale.unwrap_or_else(|| 1.0 / math::sqrt(dim.max(1) as f32));
-        scale * LOG2_E
+        scale2(self.scale, dim)
     }
 
     /// Roundings between [`scale2`](Rules::scale2) and the true scale times log2 e, but for that of log2 e itself (0.23 of
@@ -275,6 +264,20 @@ impl<'a> Rules<'a> {
 }
 
 const LOG2_E: f32 = core::f32::consts::LOG2_E;
+
+/// A scale times log2 e; without one it is 1 / sqrt(dim).
+pub(super) fn scale2(scale: Option<f32>, dim: usize) -> f32 {
+    scale.unwrap_or_else(|| 1.0 / math::sqrt(dim.max(1) as f32)) * LOG2_E
+}
+
+/// [`Error::Parameter`] unless a scale or cap is not negative, and finite even times log2 e.
+pub(super) fn parameter(x: f32) -> Result<(), Error> {
+    let x = x * LOG2_E;
+    if !x.is_finite() || x < 0.0 {
+        return Err(Error::Parameter);
+    }
+    Ok(())
+}
 
 impl Segments<'_> {
     fn check(&self, shape: &Shape) -> Result<(), Error> {

@@ -111,15 +111,7 @@ pub(super) fn isa(number: i32) -> Result<Isa, Error> {
         return Ok(Isa::best());
     }
     let mut all = Isa::all();
-    all.find(|&isa| isa_number(isa) == number).ok_or(Error::Unsupported)
-}
-
-/// The number that names a back end.
-pub(super) fn isa_number(isa: Isa) -> i32 {
-    let named = ISA_NAMES
-        .iter()
-        .position(|name| name.to_bytes() == isa.name().as_bytes());
-    named.and_then(|n| i32::try_from(n).ok()).unwrap_or(SUBQUAD_ISA_BEST)
+    all.find(|&isa| isa.number() == number).ok_or(Error::Unsupported)
 }
 
 /// One line of English for a status, without a newline; "unknown status" for a number that is none. Never null; the
@@ -151,7 +143,7 @@ pub extern "C" fn subquad_abi_version() -> i32 {
 /// The back end that runs where a call names none, SUBQUAD_ISA_...
 #[unsafe(no_mangle)]
 pub extern "C" fn subquad_isa_best() -> i32 {
-    isa_number(Isa::best())
+    Isa::best().number()
 }
 
 /// Name of a back end, whether this machine has it or not; "unknown" for a number that is none. Never null.

@@ -6,6 +6,7 @@
 
 mod attention;
 mod bound;
+mod head;
 mod info;
 mod kernels;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
@@ -15,6 +16,7 @@ mod types;
 
 pub use attention::*;
 pub use bound::*;
+pub use head::*;
 pub use info::*;
 pub use kernels::*;
 pub use types::{

@@ -1,7 +1,7 @@
 //! C's rules, outputs and reports, turned into ours and back.
 
 use super::attention::{SUBQUAD_STAGE_BIASED, SUBQUAD_STAGE_CAPPED, SUBQUAD_STAGE_RAW, SUBQUAD_STAGE_SOFTMAX};
-use super::{info, optional_slice, Extent};
+use super::{optional_slice, Extent};
 use super::{subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor};
 use crate::attention::{Offset, Outputs, Rules, Segments, Shape, Stage};
 use crate::error::Error;
@@ -185,7 +185,7 @@ impl From<subquad_shape> for Shape {
 impl From<Report> for subquad_report {
     fn from(report: Report) -> subquad_report {
         subquad_report {
-            isa: info::isa_number(report.isa),
+            isa: report.isa.number(),
             masked_rows: report.masked_rows,
             non_finite_rows: report.non_finite_rows,
             repeated_blocks: report.repeated_blocks,

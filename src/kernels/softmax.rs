@@ -133,14 +133,25 @@ fn probability<S: Simd<f32>>(s: S, x: S::V, max: S::V, inverse: S::V) -> S::V {
     s.select(s.equal(x, s.splat(f32::NEG_INFINITY)), s.splat(0.0), p)
 }
 
+/// Keys to be taken four at a time, so that a chain of maxima does not wait for itself, where there are registers for
+/// it; and the rest.
+#[inline(always)]
+fn fours<S: Simd<f32>>(tile: &[f32], lanes: usize) -> (&[f32], &[f32]) {
+    let whole = if S::REGISTERS < 16 {
+        0
+    } else {
+        tile.len() - tile.len() % (4 * lanes)
+    };
+    (tile.get(..whole).unwrap_or(&[]), tile.get(whole..).unwrap_or(&[]))
+}
+
 /// Highest and lowest score of a run per lane; what is masked counts for neither.
 #[inline(always)]
 fn extremes<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32], masked: bool) -> ([S::V; NQ], [S::V; NQ]) {
     let (mut high, mut low) = ([s.splat(f32::NEG_INFINITY); NQ], [s.splat(f32::INFINITY); NQ]);
     let lanes = NQ * S::LANES;
-    // Four keys at a time, so that the chain of maxima does not wait for itself.
-    let mut fours = tile.chunks_exact(4 * lanes);
-    for four in fours.by_ref() {
+    let (fours, rest) = fours::<S>(tile, lanes);
+    for four in fours.chunks_exact(4 * lanes) {
         let (mut h, mut l) = ([[s.splat(0.0); NQ]; 4], [[s.splat(0.0); NQ]; 4]);
         for (row, (h, l)) in four.chunks_exact(lanes).zip(h.iter_mut().zip(&mut l)) {
             *h = get::<S, NQ>(s, row);
@@ -152,7 +163,7 @@ fn extremes<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32], masked: bool) -> 
             low[n] = s.min(s.min(s.min(l0[n], l1[n]), s.min(l2[n], l3[n])), low[n]);
         }
     }
-    for row in fours.remainder().chunks_exact(lanes) {
+    for row in rest.chunks_exact(lanes) {
         let h = get::<S, NQ>(s, row);
         let l = live_or_infinity(s, h, masked);
         for n in 0..NQ {
@@ -168,8 +179,8 @@ fn extremes<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32], masked: bool) -> 
 fn maxima<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32]) -> [S::V; NQ] {
     let mut high = [s.splat(f32::NEG_INFINITY); NQ];
     let lanes = NQ * S::LANES;
-    let mut fours = tile.chunks_exact(4 * lanes);
-    for four in fours.by_ref() {
+    let (fours, rest) = fours::<S>(tile, lanes);
+    for four in fours.chunks_exact(4 * lanes) {
         let mut h = [[s.splat(0.0); NQ]; 4];
         for (row, h) in four.chunks_exact(lanes).zip(&mut h) {
             *h = get::<S, NQ>(s, row);
@@ -179,7 +190,7 @@ fn maxima<S: Simd<f32>, const NQ: usize>(s: S, tile: &[f32]) -> [S::V; NQ] {
             high[n] = s.max(s.max(s.max(h0[n], h1[n]), s.max(h2[n], h3[n])), high[n]);
         }
     }
-    for row in fours.remainder().chunks_exact(lanes) {
+    for row in rest.chunks_exact(lanes) {
         let h = get::<S, NQ>(s, row);
         for n in 0..NQ {
             high[n] = s.max(h[n], high[n]);

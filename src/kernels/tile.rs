@@ -24,7 +24,9 @@ pub fn scores<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f
     match S::REGISTERS {
         32.. => scores_of::<S, 2, 12, 2>(s, q_t, k, tile),
         16.. => scores_of::<S, 2, 6, 1>(s, q_t, k, tile),
-        _ => scores_of::<S, 1, 4, 2>(s, q_t, k, tile),
+        // One lane is for size.
+        _ if S::LANES == 1 => scores_of::<S, 1, 1, 1>(s, q_t, k, tile),
+        _ => scores_of::<S, 1, 4, 4>(s, q_t, k, tile),
     }
 }
 
@@ -121,6 +123,7 @@ pub fn values<S: Simd<f32>, const MASKED: bool>(
     match S::REGISTERS {
         32.. => values_of::<S, MASKED, 2, 8>(s, tile, v, factor, out),
         16.. => values_of::<S, MASKED, 2, 6>(s, tile, v, factor, out),
+        _ if S::LANES == 1 => values_of::<S, MASKED, 1, 1>(s, tile, v, factor, out),
         _ => values_of::<S, MASKED, 1, 4>(s, tile, v, factor, out),
     }
 }
@@ -141,12 +144,16 @@ fn values_of<S: Simd<f32>, const MASKED: bool, const NQ: usize, const MC: usize>
         value_tile::<S, MASKED, NQ, MC>(s, tile, v.col_range(col..v.cols()), &factor, out);
         col += MC;
     }
-    let mut quads = whole.into_remainder().chunks_exact_mut(4 * lanes);
-    for out in quads.by_ref() {
-        value_tile::<S, MASKED, NQ, 4>(s, tile, v.col_range(col..v.cols()), &factor, out);
-        col += 4;
+    let mut rest = whole.into_remainder();
+    if MC > 4 {
+        let mut quads = rest.chunks_exact_mut(4 * lanes);
+        for out in quads.by_ref() {
+            value_tile::<S, MASKED, NQ, 4>(s, tile, v.col_range(col..v.cols()), &factor, out);
+            col += 4;
+        }
+        rest = quads.into_remainder();
     }
-    for out in quads.into_remainder().chunks_exact_mut(lanes) {
+    for out in rest.chunks_exact_mut(lanes) {
         value_tile::<S, MASKED, NQ, 1>(s, tile, v.col_range(col..v.cols()), &factor, out);
         col += 1;
     }
@@ -168,11 +175,13 @@ fn value_tile<S: Simd<f32>, const MASKED: bool, const NQ: usize, const MC: usize
             acc[c][n] = s.mul(acc[c][n], factor[n]);
         }
     }
-    for (key, weights) in tile.chunks_exact(lanes).enumerate() {
+    let mut rest = v.data();
+    for weights in tile.chunks_exact(lanes) {
         let w = get::<S, NQ>(s, weights);
-        let Some(x) = v.get(key).and_then(|row| row.first_chunk::<MC>()) else {
+        let Some(x) = rest.first_chunk::<MC>() else {
             return;
         };
+        rest = rest.get(v.stride()..).unwrap_or(&[]);
         for c in 0..MC {
             let x = s.splat(x[c]);
             for n in 0..NQ {

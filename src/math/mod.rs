@@ -22,23 +22,28 @@ pub const fn sqrt(x: f32) -> f32 {
         (x.to_bits(), 0)
     };
     let mut e = (bits >> 23) as i32 - 127 - 24 - shift;
-    let mut m = (((bits & 0x007f_ffff) | 0x0080_0000) as u64) << 1;
+    let mut m = ((bits & 0x007f_ffff) | 0x0080_0000) << 1;
     if e % 2 != 0 {
         m <<= 1;
         e -= 1;
     }
-    let target = m << 24;
-    let mut root = 0u64;
-    let mut bit = 1u64 << 24;
-    while bit > 0 {
-        let trial = root | bit;
-        if trial * trial <= target {
-            root = trial;
+    // By hand, in base 4: two more bits of m 2^24 into the remainder give one more of the root.
+    let mut digits = m << 6;
+    let (mut root, mut rest) = (0u32, 0u32);
+    let mut bit = 0;
+    while bit < 25 {
+        rest = rest << 2 | digits >> 30;
+        digits <<= 2;
+        let trial = root << 2 | 1;
+        root <<= 1;
+        if rest >= trial {
+            rest -= trial;
+            root |= 1;
         }
-        bit >>= 1;
+        bit += 1;
     }
     // The root of a 24-bit number never lies exactly between two neighbours, so the guard bit decides.
-    let mantissa = ((root + 1) >> 1) as u32;
+    let mantissa = (root + 1) >> 1;
     let exponent = (e / 2 + 12 + 127) as u32;
     f32::from_bits((exponent << 23) + (mantissa - 0x0080_0000))
 }

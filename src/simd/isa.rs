@@ -14,9 +14,9 @@ use super::{Avx2, Avx512};
 #[cfg(any(test, feature = "emulation"))]
 use super::{Emu, FusedEmu};
 
-/// The list of back ends: variant, token, name, and where it exists.
+/// The list of back ends: variant, token, number in the C interface, name, and where it exists.
 macro_rules! isas {
-    ($($(#[doc = $doc:literal])* $(#[cfg($cfg:meta)])* $variant:ident($token:ty) = $name:literal;)+) => {
+    ($($(#[doc = $doc:literal])* $(#[cfg($cfg:meta)])* $variant:ident($token:ty) = $number:literal, $name:literal;)+) => {
         /// A back end that this machine has.
         ///
         /// Plans hold one; [`Isa::best`] is the default, and anything in [`Isa::all`] may be forced. Two machines of the
@@ -33,6 +33,14 @@ macro_rules! isas {
             pub const fn name(self) -> &'static str {
                 match self {
                     $($(#[cfg($cfg)])* Isa::$variant(_) => $name,)+
+                }
+            }
+
+            /// The number in the C interface, which never changes; 0 for those that only tests have.
+            #[must_use]
+            pub const fn number(self) -> i32 {
+                match self {
+                    $($(#[cfg($cfg)])* Isa::$variant(_) => $number,)+
                 }
             }
 
@@ -65,49 +73,49 @@ macro_rules! isas {
 
 isas! {
     /// Portable lanes: everywhere, strict.
-    Scalar(Scalar) = "scalar";
+    Scalar(Scalar) = 1, "scalar";
     /// 256-bit vectors, fused.
     #[cfg(isa_x86)]
-    Avx2(Avx2) = "avx2";
+    Avx2(Avx2) = 2, "avx2";
     /// 512-bit vectors, fused.
     #[cfg(isa_x86)]
-    Avx512(Avx512) = "avx512";
+    Avx512(Avx512) = 3, "avx512";
     /// 256-bit vectors, strict.
     #[cfg(isa_x86)]
-    StrictAvx2(Strict<Avx2>) = "avx2-strict";
+    StrictAvx2(Strict<Avx2>) = 4, "avx2-strict";
     /// 512-bit vectors, strict.
     #[cfg(isa_x86)]
-    StrictAvx512(Strict<Avx512>) = "avx512-strict";
+    StrictAvx512(Strict<Avx512>) = 5, "avx512-strict";
     /// 128-bit vectors, fused.
     #[cfg(isa_neon)]
-    Neon(Neon) = "neon";
+    Neon(Neon) = 6, "neon";
     /// 128-bit vectors, strict.
     #[cfg(isa_neon)]
-    StrictNeon(Strict<Neon>) = "neon-strict";
+    StrictNeon(Strict<Neon>) = 7, "neon-strict";
     /// 128-bit vectors, strict (wasm has no deterministic fused multiply-add).
     #[cfg(isa_wasm)]
-    Wasm(Wasm) = "wasm-simd128";
+    Wasm(Wasm) = 8, "wasm-simd128";
     /// One lane in software, strict. For tests, like all that follow.
     #[cfg(any(test, feature = "emulation"))]
-    Emu1(Emu<1>) = "emu1";
+    Emu1(Emu<1>) = 0, "emu1";
     /// Eight lanes, strict.
     #[cfg(any(test, feature = "emulation"))]
-    Emu8(Emu<8>) = "emu8";
+    Emu8(Emu<8>) = 0, "emu8";
     /// Sixteen lanes, strict.
     #[cfg(any(test, feature = "emulation"))]
-    Emu16(Emu<16>) = "emu16";
+    Emu16(Emu<16>) = 0, "emu16";
     /// One lane, fused.
     #[cfg(any(test, feature = "emulation"))]
-    FusedEmu1(FusedEmu<1>) = "fused-emu1";
+    FusedEmu1(FusedEmu<1>) = 0, "fused-emu1";
     /// Four lanes, fused.
     #[cfg(any(test, feature = "emulation"))]
-    FusedEmu4(FusedEmu<4>) = "fused-emu4";
+    FusedEmu4(FusedEmu<4>) = 0, "fused-emu4";
     /// Eight lanes, fused.
     #[cfg(any(test, feature = "emulation"))]
-    FusedEmu8(FusedEmu<8>) = "fused-emu8";
+    FusedEmu8(FusedEmu<8>) = 0, "fused-emu8";
     /// Sixteen lanes, fused.
     #[cfg(any(test, feature = "emulation"))]
-    FusedEmu16(FusedEmu<16>) = "fused-emu16";
+    FusedEmu16(FusedEmu<16>) = 0, "fused-emu16";
 }
 
 impl Isa {

@@ -1,6 +1,6 @@
 //! Row-major matrices over a caller's slice.
 
-use super::check::{disjoint, span, Axis};
+use super::check::{span, Axis};
 use crate::error::Error;
 use core::ops::Range;
 
@@ -34,13 +34,18 @@ impl<'a, T> MatRef<'a, T> {
         match span(&[Axis { len: rows, stride }, Axis { len: cols, stride: 1 }]) {
             Err(e) => Err(e),
             Ok(n) if n > data.len() => Err(Error::Short),
-            Ok(_) => Ok(MatRef {
-                data,
-                rows,
-                cols,
-                // Rows without columns are found in no data at all.
-                stride: if cols == 0 { 0 } else { stride },
-            }),
+            Ok(_) => Ok(Self::spanning(data, rows, cols, stride)),
+        }
+    }
+
+    /// Of data that is known to reach so far; rows beyond it are missing, not more.
+    pub(crate) const fn spanning(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Self {
+        MatRef {
+            data,
+            rows,
+            cols,
+            // Rows without columns are found in no data at all.
+            stride: if cols == 0 { 0 } else { stride },
         }
     }
 
@@ -127,16 +132,21 @@ impl<'a, T> MatMut<'a, T> {
 
     /// Rows `stride` elements apart; [`Error::Overlap`] if that is less than a row.
     pub const fn with_stride(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Result<Self, Error> {
-        let axes = [Axis { len: rows, stride }, Axis { len: cols, stride: 1 }];
-        match (span(&axes), disjoint(axes)) {
-            (Err(e), _) | (Ok(_), Err(e)) => Err(e),
-            (Ok(n), Ok(())) if n > data.len() => Err(Error::Short),
-            _ => Ok(MatMut {
-                data,
-                rows,
-                cols,
-                stride,
-            }),
+        match span(&[Axis { len: rows, stride }, Axis { len: cols, stride: 1 }]) {
+            Err(e) => Err(e),
+            Ok(_) if rows > 1 && stride < cols => Err(Error::Overlap),
+            Ok(n) if n > data.len() => Err(Error::Short),
+            Ok(_) => Ok(Self::spanning(data, rows, cols, stride)),
+        }
+    }
+
+    /// Of data that is known to reach so far, in rows that are known to be apart.
+    pub(crate) const fn spanning(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Self {
+        MatMut {
+            data,
+            rows,
+            cols,
+            stride,
         }
     }
 

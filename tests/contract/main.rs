@@ -7,6 +7,7 @@
 
 mod attention;
 mod bound;
+mod head;
 mod kernels;
 mod memory;
 mod need;
@@ -161,7 +162,8 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .map(constant)
         .chain(attention::tables())
         .chain(bound::tables())
-        .chain(need::tables());
+        .chain(need::tables())
+        .chain(head::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
 }
 
@@ -205,6 +207,7 @@ fn bounds_are_there_where_they_were_asked_for() {
 #[test]
 fn the_size_query_is_exact() {
     need::check_need(&Memory::new());
+    head::check_need(&Memory::new());
 }
 
 fn text(pointer: *const std::ffi::c_char) -> &'static str {
@@ -226,4 +229,7 @@ fn constants_are_what_the_header_says() {
     }
     let best = subquad::Isa::best();
     assert_eq!(text(subquad_isa_name(subquad_isa_best())), best.name());
+    for isa in subquad::Isa::all().filter(|isa| isa.number() != 0) {
+        assert_eq!(text(subquad_isa_name(isa.number())), isa.name());
+    }
 }
