@@ -188,7 +188,7 @@ impl<'s> Block<'s> {
     /// All keys, in order. Returns how many panels took a second pass.
     pub(super) fn run(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> usize {
         let mut again = [true; PANELS];
-        self.near = again;
+        self.near = [kernels::weighs_near(input.isa); PANELS];
         self.max.fill(kernels::NOTHING);
         self.pass(input, place, watch, &mut again);
         for (p, again) in again.iter_mut().enumerate() {

@@ -274,7 +274,7 @@ impl Work<'_> {
     /// All keys, in order; twice where bits may have been lost (see `Block::run`).
     fn run(&mut self, input: &Input<'_>, place: &Place, outputs: &mut Outputs<'_>) -> bool {
         self.max.fill(kernels::NOTHING);
-        self.near = [true; ROWS];
+        self.near = [kernels::weighs_near(input.isa); ROWS];
         let safe = !self.keys(input, place, outputs);
         let sums = self
             .out

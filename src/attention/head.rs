@@ -150,7 +150,7 @@ impl<'a> Head<'a> {
         panel.low.fill(f32::INFINITY);
         // Keys that all lanes see, and that the last one sees.
         let (whole, last) = (self.seen(first), self.seen(first + used - 1));
-        let (mut again, mut near, mut start) = (false, true, 0);
+        let (mut again, mut near, mut start) = (false, kernels::weighs_near(self.isa), 0);
         while start < last {
             // A run ends where `Exact` ends it: at multiples of its length, and where it ceases to be whole.
             let mut end = last.min((start - start % KEY_RUN).saturating_add(KEY_RUN));
@@ -159,39 +159,37 @@ impl<'a> Head<'a> {
             }
             // A single lane sees all that it reads.
             let masked = lanes > 1 && end > whole;
-            let tile = panel.tile.get_mut(..(end - start) * lanes).unwrap_or(&mut []);
+            let size = (end - start) * lanes;
             let keys = self.k.row_range(start..end);
-            let mut state = Lanes {
-                max: panel.max,
-                sum: panel.sum,
-                low: panel.low,
-                factor: panel.factor,
-            };
-            kernels::scores(self.isa, panel.q_t, keys, tile);
+            panel.score(self.isa, keys, size);
             if masked {
                 for lane in 0..used {
-                    hide(tile, lanes, lane, self.seen(first + lane).saturating_sub(start));
+                    let seen = self.seen(first + lane).saturating_sub(start);
+                    hide(panel.tile(size), lanes, lane, seen);
                 }
             }
-            // One lane is for size: it takes the way that is always right.
-            let short = lanes > 1 && near && !masked;
-            let weighed = if short {
-                kernels::weigh_near(self.isa, tile, state.again())
-            } else {
-                None
-            };
-            again |= weighed.unwrap_or_else(|| {
-                if short {
+            let mut weighed = None;
+            if near && !masked {
+                let (tile, lanes) = panel.softmax(size);
+                weighed = kernels::weigh_near(self.isa, tile, lanes);
+                if weighed.is_none() {
                     near = false;
-                    kernels::scores(self.isa, panel.q_t, keys, tile);
+                    panel.score(self.isa, keys, size);
                 }
-                kernels::weigh(self.isa, tile, state, masked)
-            });
+            }
+            again |= match weighed {
+                Some(again) => again,
+                None => {
+                    let (tile, lanes) = panel.softmax(size);
+                    kernels::weigh(self.isa, tile, lanes, masked)
+                }
+            };
             let values = if masked {
                 kernels::masked_values
             } else {
                 kernels::values
             };
+            let tile = panel.tile.get(..size).unwrap_or(&[]);
             values(self.isa, tile, self.v.row_range(start..end), panel.factor, panel.out);
             start = end;
         }
@@ -254,6 +252,25 @@ impl<'s> Panel<'s> {
             factor,
             tile,
         })
+    }
+
+    fn score(&mut self, isa: Isa, keys: MatRef<'_, f32>, size: usize) {
+        kernels::scores(isa, self.q_t, keys, self.tile.get_mut(..size).unwrap_or(&mut []));
+    }
+
+    /// The first numbers of the tile.
+    fn tile(&mut self, size: usize) -> &mut [f32] {
+        self.tile.get_mut(..size).unwrap_or(&mut [])
+    }
+
+    fn softmax(&mut self, size: usize) -> (&mut [f32], Lanes<'_>) {
+        let lanes = Lanes {
+            max: self.max,
+            sum: self.sum,
+            low: self.low,
+            factor: self.factor,
+        };
+        (self.tile.get_mut(..size).unwrap_or(&mut []), lanes)
     }
 
     /// A lane that has seen all its keys becomes a row of the output.

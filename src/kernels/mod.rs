@@ -8,11 +8,13 @@ mod softmax;
 #[cfg(test)]
 mod sweep;
 mod tile;
+mod weight;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::MatRef;
 pub(crate) use row::Rows;
-pub(crate) use softmax::{Lanes, NOTHING};
+pub(crate) use softmax::Lanes;
+pub(crate) use weight::NOTHING;
 
 /// Keys that are scored before their values are read: a tile that fits the first-level cache.
 pub(crate) const KEY_RUN: usize = if cfg!(target_pointer_width = "64") { 192 } else { 32 };
@@ -20,6 +22,11 @@ pub(crate) const KEY_RUN: usize = if cfg!(target_pointer_width = "64") { 192 } e
 /// Queries in a block of the attention kernel on this back end.
 pub(crate) const fn block_lanes(isa: Isa) -> usize {
     isa.lanes() * tile::query_vectors(isa.registers())
+}
+
+/// Whether [`weigh_near`] is worth its code: one lane is for size, and has one way to weigh, the one that is always right.
+pub(crate) const fn weighs_near(isa: Isa) -> bool {
+    isa.lanes() > 1
 }
 
 /// The largest [`block_lanes`] of this build.
@@ -41,13 +48,13 @@ pub(crate) const fn most_block_lanes() -> usize {
 
 /// `2^(x - max)` for an integer `max >= x`, on one number.
 pub(crate) fn weight_of(x: f32, max: f32) -> f32 {
-    let [w] = softmax::weight(Emu::<1>, [x], [max]);
+    let [w] = weight::weight(Emu::<1>, [x], [max]);
     w
 }
 
 /// The smallest integer not below `x`.
 pub(crate) fn ceil_of(x: f32) -> f32 {
-    let [c] = softmax::ceil(Emu::<1>, [x]);
+    let [c] = weight::ceil(Emu::<1>, [x]);
     c
 }
 

@@ -5,7 +5,7 @@
 //! ```
 
 use super::elementary::power;
-use super::softmax::weight;
+use super::weight::weight;
 use crate::simd::{Emu, FusedEmu, Simd};
 use std::println;
 

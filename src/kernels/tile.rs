@@ -23,7 +23,7 @@ pub const fn query_vectors(registers: usize) -> usize {
 pub fn scores<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) {
     match S::REGISTERS {
         32.. => scores_of::<S, 2, 12, 2>(s, q_t, k, tile),
-        16.. => scores_of::<S, 2, 6, 1>(s, q_t, k, tile),
+        16.. => scores_of::<S, 2, 6, 4>(s, q_t, k, tile),
         // One lane is for size.
         _ if S::LANES == 1 => scores_of::<S, 1, 1, 1>(s, q_t, k, tile),
         _ => scores_of::<S, 1, 4, 4>(s, q_t, k, tile),
@@ -138,13 +138,17 @@ fn values_of<S: Simd<f32>, const MASKED: bool, const NQ: usize, const MC: usize>
 ) {
     let factor = get::<S, NQ>(s, factor);
     let lanes = NQ * S::LANES;
-    let mut whole = out.chunks_exact_mut(MC * lanes);
+    let cols = out.len() / lanes;
+    // Two quads are faster than a six and two single columns.
+    let spare = usize::from(MC == 6 && cols >= 8 && matches!(cols % 6, 2 | 3));
+    let (whole, mut rest) = out
+        .split_at_mut_checked((cols / MC - spare) * MC * lanes)
+        .unwrap_or_default();
     let mut col = 0;
-    for out in whole.by_ref() {
+    for out in whole.chunks_exact_mut(MC * lanes) {
         value_tile::<S, MASKED, NQ, MC>(s, tile, v.col_range(col..v.cols()), &factor, out);
         col += MC;
     }
-    let mut rest = whole.into_remainder();
     if MC > 4 {
         let mut quads = rest.chunks_exact_mut(4 * lanes);
         for out in quads.by_ref() {

@@ -109,29 +109,42 @@ impl Simd<f32> for Avx2 {
         [Simd::<f32>::splat(self, x); 2]
     }
 
-    // Four rounds, each adds halves of two vectors at once: 30 additions instead of 120. In each, a lane whose number has
-    // the bit 4, 2 or 1 takes from `b`, so lane l ends with row l. Blends leave the shuffle port free.
     #[inline(always)]
     fn sums16(self, rows: &[Self::V16; 16]) -> Self::V16 {
-        // SAFETY: `self` proves AVX2; no memory is touched.
+        let &[a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = rows;
+        let (a0, a1) = (self.fours(a0, a4), self.fours(a1, a5));
+        let (a2, a3) = (self.fours(a2, a6), self.fours(a3, a7));
+        let (b0, b1) = (self.fours(b0, b4), self.fours(b1, b5));
+        let (b2, b3) = (self.fours(b2, b6), self.fours(b3, b7));
+        [
+            self.ones(self.twos(a0, a2), self.twos(a1, a3)),
+            self.ones(self.twos(b0, b2), self.twos(b1, b3)),
+        ]
+    }
+}
+
+/// The rounds of `sums16`: each adds halves of two rows at once, so 30 additions do instead of 120. A lane whose number
+/// has the bit 4, 2 or 1 of the round takes from `b`, so that lane l ends with row l. Blends leave the shuffle port free.
+impl Avx2 {
+    #[inline(always)]
+    fn fours(self, [a0, a1]: [__m256; 2], [b0, b1]: [__m256; 2]) -> __m256 {
+        // SAFETY: `self` proves AVX; no memory is touched.
         unsafe {
-            let fours = |[a0, a1]: [__m256; 2], [b0, b1]: [__m256; 2]| {
-                let (a, b) = (_mm256_add_ps(a0, a1), _mm256_add_ps(b0, b1));
-                _mm256_add_ps(_mm256_blend_ps::<0xf0>(a, b), _mm256_permute2f128_ps::<0x21>(a, b))
-            };
-            let twos = |a, b| _mm256_add_ps(_mm256_blend_ps::<0xcc>(a, b), _mm256_shuffle_ps::<0x4e>(a, b));
-            let ones = |a, b| {
-                let other = _mm256_permute_ps::<0xb1>(_mm256_blend_ps::<0xaa>(b, a));
-                _mm256_add_ps(_mm256_blend_ps::<0xaa>(a, b), other)
-            };
-            let eight = |a: &[Self::V16]| match *a {
-                [a0, a1, a2, a3, a4, a5, a6, a7] => {
-                    ones(twos(fours(a0, a4), fours(a2, a6)), twos(fours(a1, a5), fours(a3, a7)))
-                }
-                _ => _mm256_setzero_ps(),
-            };
-            let (low, high) = rows.split_at(8);
-            [eight(low), eight(high)]
+            let (a, b) = (_mm256_add_ps(a0, a1), _mm256_add_ps(b0, b1));
+            _mm256_add_ps(_mm256_blend_ps::<0xf0>(a, b), _mm256_permute2f128_ps::<0x21>(a, b))
+        }
+    }
+    #[inline(always)]
+    fn twos(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe { _mm256_add_ps(_mm256_blend_ps::<0xcc>(a, b), _mm256_shuffle_ps::<0x4e>(a, b)) }
+    }
+    #[inline(always)]
+    fn ones(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX; no memory is touched.
+        unsafe {
+            let (own, other) = (_mm256_blend_ps::<0xaa>(a, b), _mm256_blend_ps::<0xaa>(b, a));
+            _mm256_add_ps(own, _mm256_permute_ps::<0xb1>(other))
         }
     }
 }

@@ -102,38 +102,48 @@ impl Simd<f32> for Avx512 {
         [Simd::<f32>::splat(self, x)]
     }
 
-    // Four rounds, each adds halves of two vectors at once: 15 additions instead of 60. In each, a lane whose number has
-    // the bit 8, 4, 2 or 1 takes from `b`, so lane l ends with row l. Blends leave the shuffle port free.
     #[inline(always)]
     fn sums16(self, rows: &[Self::V16; 16]) -> Self::V16 {
+        let &[[a0], [a1], [a2], [a3], [a4], [a5], [a6], [a7], [a8], [a9], [a10], [a11], [a12], [a13], [a14], [a15]] =
+            rows;
+        let (b0, b4) = (self.eights(a0, a8), self.eights(a4, a12));
+        let (b2, b6) = (self.eights(a2, a10), self.eights(a6, a14));
+        let (b1, b5) = (self.eights(a1, a9), self.eights(a5, a13));
+        let (b3, b7) = (self.eights(a3, a11), self.eights(a7, a15));
+        let even = self.twos(self.fours(b0, b4), self.fours(b2, b6));
+        let odd = self.twos(self.fours(b1, b5), self.fours(b3, b7));
+        [self.ones(even, odd)]
+    }
+}
+
+/// The rounds of `sums16`: each adds halves of two vectors at once, so 15 additions do instead of 60. A lane whose number
+/// has the bit 8, 4, 2 or 1 of the round takes from `b`, so that lane l ends with row l. Blends leave the shuffle port
+/// free.
+impl Avx512 {
+    #[inline(always)]
+    fn eights(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe { _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4::<0x4e>(a, b)) }
+    }
+    #[inline(always)]
+    fn fours(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512; no memory is touched.
         unsafe {
-            let eights = |[a]: [__m512; 1], [b]: [__m512; 1]| {
-                let own = _mm512_mask_blend_ps(0xff00, a, b);
-                _mm512_add_ps(own, _mm512_shuffle_f32x4::<0x4e>(a, b))
-            };
-            let fours = |a, b| {
-                let (own, other) = (_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_mask_blend_ps(0xf0f0, b, a));
-                _mm512_add_ps(own, _mm512_shuffle_f32x4::<0xb1>(other, other))
-            };
-            let twos = |a, b| {
-                let own = _mm512_mask_blend_ps(0xcccc, a, b);
-                _mm512_add_ps(own, _mm512_shuffle_ps::<0x4e>(a, b))
-            };
-            let ones = |a, b| {
-                let (own, other) = (_mm512_mask_blend_ps(0xaaaa, a, b), _mm512_mask_blend_ps(0xaaaa, b, a));
-                _mm512_add_ps(own, _mm512_permute_ps::<0xb1>(other))
-            };
-            let &[a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15] = rows;
-            let even = twos(
-                fours(eights(a0, a8), eights(a4, a12)),
-                fours(eights(a2, a10), eights(a6, a14)),
-            );
-            let odd = twos(
-                fours(eights(a1, a9), eights(a5, a13)),
-                fours(eights(a3, a11), eights(a7, a15)),
-            );
-            [ones(even, odd)]
+            let (own, other) = (_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_mask_blend_ps(0xf0f0, b, a));
+            _mm512_add_ps(own, _mm512_shuffle_f32x4::<0xb1>(other, other))
+        }
+    }
+    #[inline(always)]
+    fn twos(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe { _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps::<0x4e>(a, b)) }
+    }
+    #[inline(always)]
+    fn ones(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; no memory is touched.
+        unsafe {
+            let (own, other) = (_mm512_mask_blend_ps(0xaaaa, a, b), _mm512_mask_blend_ps(0xaaaa, b, a));
+            _mm512_add_ps(own, _mm512_permute_ps::<0xb1>(other))
         }
     }
 }
