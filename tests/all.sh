@@ -35,6 +35,7 @@ step() {
 
 step cargo fmt --check
 step cargo clippy --quiet --all-targets --features emulation,capi -- -D warnings
+step cargo clippy --quiet -- -D warnings
 step cargo clippy --quiet --no-default-features --features capi -- -D warnings
 step cargo test --quiet --features emulation,capi
 # Without std, and without the hand-written back ends: what the portable code says must be the same.

@@ -2,6 +2,7 @@
 
 use super::block::{all_finite, Input, Place};
 use super::certificate::{rounding, Order, Rounding};
+#[cfg(feature = "capi")]
 use super::exact::Exact;
 use super::outputs::{Outputs, Stage, Sums};
 use super::reach::Reach;
@@ -49,6 +50,7 @@ impl<'a> Decode<'a> {
     }
 
     /// The same shape, rules and back end, in the order of decoding.
+    #[cfg(feature = "capi")]
     pub(crate) const fn from_exact(exact: &Exact<'a>) -> Self {
         let (shape, rules, isa) = exact.parts();
         Decode {

@@ -55,6 +55,7 @@ impl<'a> Exact<'a> {
     }
 
     /// All at once, in place; a `run` of 0 is the built-in choice.
+    #[cfg(feature = "capi")]
     pub(crate) fn from_parts(shape: Shape, rules: Rules<'a>, isa: Isa, run: usize) -> Result<Self, Error> {
         shape.check()?;
         rules.check(&shape)?;
@@ -68,6 +69,7 @@ impl<'a> Exact<'a> {
     }
 
     /// Shape, rules and back end.
+    #[cfg(feature = "capi")]
     pub(crate) const fn parts(&self) -> (Shape, Rules<'a>, Option<Isa>) {
         (self.shape, self.rules, self.isa)
     }
