@@ -13,7 +13,7 @@ use support::oracle::Row;
 use support::{memory, output, race, Aligned};
 
 /// Seconds per race.
-const PATIENCE: f64 = 4.0;
+const PATIENCE: f64 = 2.0;
 
 /// One matrix in every format.
 struct Rows {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The full counts: every f32 through exp, tanh and the softmax weight, 100 000 random problems for the bits, 20 000 for
-# the semantics. Ten minutes or so on two cores; the last output is kept under benches/records.
+# the semantics, a million appends and evictions of a cache. Ten minutes or so on two cores; the last output is kept under benches/records.
 #
 #     sh tests/long.sh | tee benches/records/long.txt
 set -eu
@@ -10,3 +10,4 @@ cargo test --features emulation --lib sweep -- --nocapture
 cargo test --features emulation --test ulp -- --nocapture
 cargo test --features emulation --test bits -- --nocapture
 cargo test --features emulation --test semantics -- --nocapture
+cargo test --test cache -- --nocapture
