@@ -80,6 +80,8 @@ impl Rows {
 
 fn main() {
     let csv = std::env::args().any(|a| a == "--csv");
+    // One shape, as it is printed: `cargo bench --bench decode -- "1 of 1000000 d=64"`.
+    let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let isas: Vec<Isa> = match std::env::var("SUBQUAD_ISA") {
         Ok(name) => Isa::all().filter(|isa| isa.name() == name).collect(),
         Err(_) => vec![Isa::best()],
@@ -100,6 +102,10 @@ fn main() {
             (1, 1_000_000, 128),
             (8, 1_000_000, 64),
         ] {
+            let shape = format!("{queries} of {keys} d={dim}");
+            if !only.as_ref().is_none_or(|only| *only == shape) {
+                continue;
+            }
             let (k, v) = (Rows::new(keys, dim, 2), Rows::new(keys, dim, 3));
             let q = Aligned::normal(queries * dim, 1);
             let plan = Decode::new(Shape::head(queries, keys, dim, dim)).unwrap().with_isa(isa);
@@ -130,7 +136,6 @@ fn main() {
                 ],
             );
             for (format, time) in Format::ALL.into_iter().zip(times) {
-                let shape = format!("{queries} of {keys} d={dim}");
                 let speed = (k.bytes(format) + v.bytes(format)) as f64 / time / 1e9;
                 let (name, format, us, ratio) = (
                     isa.name(),

@@ -147,6 +147,10 @@ impl Differences {
     }
 
     fn bounds(&self) -> [f32; 2] {
-        [product_up(math::sqrt(self.squares), 1.0 + 2.0 * UNIT), self.largest]
+        if self.largest == 0.0 {
+            return [0.0; 2];
+        }
+        let distance = product_up(math::sqrt(self.squares), 1.0 + 2.0 * UNIT);
+        [distance, self.largest]
     }
 }
