@@ -240,6 +240,26 @@
 #define SUBQUAD_STAGE_SOFTMAX 3
 
 /**
+ * Numbers as they are.
+ */
+#define SUBQUAD_FORMAT_F32 0
+
+/**
+ * IEEE half precision, as uint16_t.
+ */
+#define SUBQUAD_FORMAT_F16 1
+
+/**
+ * The upper half of a float, as uint16_t.
+ */
+#define SUBQUAD_FORMAT_BF16 2
+
+/**
+ * int8_t times a float per row.
+ */
+#define SUBQUAD_FORMAT_I8 3
+
+/**
  * A boolean mask: batch x heads x rows x cols bytes, laid out as subquad_tensor; 0 hides the key.
  */
 typedef struct subquad_mask {
@@ -563,6 +583,99 @@ typedef struct subquad_shape {
 } subquad_shape;
 
 /**
+ * A sequence's keys and values in the caller's memory, appended one after the other: sizes, memory, and how far it has
+ * come. Plain data: begin with zeros and set the first two parts; copy it where you like; nothing has to be freed.
+ *
+ * Memory is a ring of `capacity` rows per head, of which the first `kept` keys never go. Without a table the rows of a head
+ * lie next to each other, heads one after the other. With one, row r of head h lies in page table[r / block], row
+ * (page * heads + h) * block + r % block of all rows, so that many caches share one pool of pages.
+ *
+ * No two calls may use a cache, or its memory, at the same time.
+ */
+typedef struct subquad_cache {
+    /**
+     * Heads of keys and values; not 0.
+     */
+    size_t heads;
+    /**
+     * Columns of keys.
+     */
+    size_t dim;
+    /**
+     * Columns of values.
+     */
+    size_t value_dim;
+    /**
+     * Keys of each head that there is room for.
+     */
+    size_t capacity;
+    /**
+     * The first keys that stay; at most `capacity`.
+     */
+    size_t kept;
+    /**
+     * SUBQUAD_FORMAT_... of the keys.
+     */
+    int32_t key_format;
+    /**
+     * SUBQUAD_FORMAT_... of the values.
+     */
+    int32_t value_format;
+    /**
+     * Not 0: when there is no room the oldest key goes, but for the kept ones.
+     */
+    int32_t sliding;
+    /**
+     * heads * capacity rows of `dim` numbers, or as many as `pages` pages have.
+     */
+    void *keys;
+    /**
+     * A scale per row if the keys are integers; otherwise not read.
+     */
+    float *key_scales;
+    /**
+     * As many rows of `value_dim` numbers.
+     */
+    void *values;
+    /**
+     * A scale per row if the values are integers; otherwise not read.
+     */
+    float *value_scales;
+    /**
+     * Pages of the ring: capacity / block numbers, rounded up, below `pages`, each different. Null: one piece.
+     */
+    const uint32_t *table;
+    /**
+     * Rows of a head in a page; not 0 if there is a table.
+     */
+    size_t block;
+    /**
+     * Pages in memory.
+     */
+    size_t pages;
+    /**
+     * Written by the library: keys appended since the beginning, the position of the next.
+     */
+    uint64_t next;
+    /**
+     * Written by the library: position of the oldest key that may go.
+     */
+    uint64_t first;
+    /**
+     * Written by the library: the capacity so far. Until the ring is full it may grow: a longer table, a larger capacity.
+     */
+    size_t turned;
+    /**
+     * Written by the library: the largest Euclidean distance of a stored key from what was appended.
+     */
+    float key_loss;
+    /**
+     * Written by the library: the largest difference of a number of a stored value from what was appended.
+     */
+    float value_loss;
+} subquad_cache;
+
+/**
  * A matrix of floats to read: element (r, c) is data[r * stride + c].
  *
  * The stride counts elements; 0 repeats one row. `data` must be aligned for float and may be null where there are no
@@ -834,6 +947,110 @@ int32_t subquad_attention_decode_with_bound(const struct subquad_attention *rule
                                             void *work,
                                             size_t work_size,
                                             struct subquad_report *report);
+
+/**
+ * Appends keys (1 x heads x n x dim) and values (1 x heads x n x value_dim) behind those that are there, rounded to the
+ * formats of the cache; what that loses goes into the bound of subquad_cache_attend.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE, SUBQUAD_E_OVERFLOW,
+ * SUBQUAD_E_OVERLAP (of the cache, its memory, and k or v), SUBQUAD_E_PARAMETER (an unknown format, more keys kept than
+ * there is room for, no room to slide in, a block of 0, a loss below 0), SUBQUAD_E_RANGE (the table names a page that is
+ * not there, or a number is too large for the format), SUBQUAD_E_MISMATCH (no cache of this shape comes to these
+ * positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE. Where several apply it is one of them.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, and nobody else uses the cache during the call.
+ */
+int32_t subquad_cache_append(struct subquad_cache *cache,
+                             struct subquad_tensor k,
+                             struct subquad_tensor v);
+
+/**
+ * Lets the `n` oldest keys go, but none of the kept ones: SUBQUAD_E_RANGE if there are fewer. Other errors as for
+ * subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append.
+ */
+int32_t subquad_cache_evict(struct subquad_cache *cache,
+                            size_t n);
+
+/**
+ * Writes the number of keys that are there to `keys`. Errors as for subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `keys` points to a size_t.
+ */
+int32_t subquad_cache_length(const struct subquad_cache *cache, size_t *keys);
+
+/**
+ * Attention of new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in the
+ * order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
+ *
+ * `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
+ * sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
+ * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
+ *
+ * `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
+ * subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_attention_decode and subquad_cache_append.
+ */
+int32_t subquad_cache_attend(const struct subquad_cache *cache,
+                             const struct subquad_attention *rules,
+                             struct subquad_tensor q,
+                             struct subquad_outputs outputs,
+                             int32_t want_bound,
+                             void *work,
+                             size_t work_size,
+                             struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
+ * for subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `bytes` points to a size_t.
+ */
+int32_t subquad_cache_attend_need(const struct subquad_cache *cache,
+                                  size_t query_heads,
+                                  size_t queries,
+                                  size_t *bytes);
+
+/**
+ * Writes the cache to `to`, as many bytes as subquad_cache_save_need says (SUBQUAD_E_SHORT if `size` is less): keys in the
+ * order of their positions, neither ring nor pages, little endian, with a checksum. Errors as for subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `to` reaches over `size` bytes.
+ */
+int32_t subquad_cache_save(const struct subquad_cache *cache,
+                           void *to,
+                           size_t size);
+
+/**
+ * Bytes that subquad_cache_save writes now, written to `bytes`. Errors as for subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `bytes` points to a size_t.
+ */
+int32_t subquad_cache_save_need(const struct subquad_cache *cache, size_t *bytes);
+
+/**
+ * Replaces the contents of a cache by what was saved from one of the same shape and formats; capacity and pages may be
+ * others. All `size` bytes are one saved cache.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_CORRUPT if a byte is wrong, missing or too many,
+ * SUBQUAD_E_MISMATCH for another shape or other formats, SUBQUAD_E_FULL for more keys than there is room for,
+ * SUBQUAD_E_NON_FINITE for numbers that no cache takes, and the errors of subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `from` reaches over `size` bytes.
+ */
+int32_t subquad_cache_load(struct subquad_cache *cache,
+                           const void *from,
+                           size_t size);
 
 /**
  * Exact attention for one head: what firmware links instead of subquad_attention_forward, at a fifth of its code and

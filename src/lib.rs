@@ -6,6 +6,7 @@
 //! | concept | type |
 //! |---|---|
 //! | shape | [`MatRef`], [`MatMut`], [`TensorRef`], [`TensorMut`]: borrowed views, checked once when made |
+//! | storage | [`RowsRef`]: rows of f32, f16, bf16 or scaled integers, in a [`Format`] |
 //! | memory | [`Scratch`] over bytes at any address, sized by a [`Need`] that each plan states beforehand |
 //! | plan | [`attention::Exact`], [`attention::Decode`]: shape and rules, checked once, run as often as you like |
 //! | choice | [`Isa`]: a back end of this machine, as a value; [`Isa::strict`] is the class of every machine |
@@ -13,7 +14,7 @@
 //! | report | [`Report`]: what happened in a call that succeeded |
 //! | failure | [`Error`]: without data, the same numbers in C; an error has written nothing |
 //!
-//! Start at [`attention`]. Floors: `error`, `bound` and `real` use nothing; `view`, `scratch` and `math` stand on them;
+//! Start at [`attention`]. Floors: `error`, `bound`, `half` and `real` use nothing; `view`, `scratch` and `math` stand on them;
 //! then [`simd`], [`kernels`], [`attention`], and `ffi` on top. A module uses only floors below it.
 #![no_std]
 #![deny(missing_docs)]
@@ -26,6 +27,7 @@ mod bound;
 mod error;
 #[cfg(feature = "capi")]
 pub mod ffi;
+pub mod half;
 pub mod kernels;
 mod math;
 mod real;
@@ -40,7 +42,7 @@ pub use real::Real;
 pub use report::Report;
 pub use scratch::{Need, Scratch};
 pub use simd::Isa;
-pub use view::{MatMut, MatRef, TensorMut, TensorRef};
+pub use view::{Format, MatMut, MatRef, RowsRef, TensorMut, TensorRef};
 
 /// The Rust example of README.md, as a test.
 #[cfg(doctest)]

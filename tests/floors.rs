@@ -6,7 +6,7 @@ use source::{code, files, line_of, words};
 
 /// Floor by floor, from the ground. A new module is added here.
 const FLOORS: &[(u8, &[&str])] = &[
-    (0, &["error", "bound", "real"]),
+    (0, &["error", "bound", "half", "real"]),
     (1, &["view", "scratch", "math"]),
     (2, &["simd"]),
     (3, &["kernels", "report"]),

@@ -12,6 +12,8 @@ use source::{files, line_of, words, Source};
 const BUDGET: &[(&str, usize)] = &[
     ("src/ffi/attention.rs", 36),
     ("src/ffi/bound.rs", 6),
+    ("src/ffi/cache.rs", 26),
+    ("src/ffi/cache/open.rs", 8),
     ("src/ffi/head.rs", 10),
     ("src/ffi/info.rs", 5),
     ("src/ffi/kernels.rs", 20),
@@ -19,10 +21,10 @@ const BUDGET: &[(&str, usize)] = &[
     ("src/ffi/panic.rs", 2),
     ("src/ffi/rules.rs", 6),
     ("src/scratch.rs", 1),
-    ("src/simd/avx2.rs", 20),
-    ("src/simd/avx512.rs", 17),
+    ("src/simd/avx2.rs", 23),
+    ("src/simd/avx512.rs", 20),
     ("src/simd/isa.rs", 4),
-    ("src/simd/neon.rs", 19),
+    ("src/simd/neon.rs", 20),
     ("src/simd/wasm.rs", 4),
 ];
 

@@ -75,14 +75,14 @@ impl Place {
     }
 }
 
-/// What a block reads.
-pub(super) struct Input<'a> {
+/// What a block reads: keys and values in f32, or in whatever `K` is.
+pub(super) struct Input<'a, K = TensorRef<'a, f32>> {
     pub shape: Shape,
     pub rules: &'a Rules<'a>,
     pub isa: Isa,
     pub q: TensorRef<'a, f32>,
-    pub k: TensorRef<'a, f32>,
-    pub v: TensorRef<'a, f32>,
+    pub k: K,
+    pub v: K,
 }
 
 /// Where scores go on their way, if anybody asked.

@@ -42,6 +42,16 @@
 //! key of its row, whatever the products are: its weight is 0 here and less than 2^-150 in truth. Without that, masks
 //! written as -1e9 would make every promise empty.
 //!
+//! Integers with a scale per row: a score is multiplied by the scale of its key, a weight by that of its value; P and
+//! W + n + 2 are one more. What storing has lost ([`Loss`]; the originals k, v became k', v'):
+//!
+//! ```text
+//! |k - k'| <= eta          E += scale * max |q| * eta, before the cap (lemma L8: Cauchy-Schwarz)
+//! |v_c - v'_c| <= e        out += e: a weighted mean of the differences
+//! ```
+//!
+//! `range` and `max |v|` are those of the stored values: values are exchanged first, then the keys.
+//!
 //! No promise (`UNKNOWN`): numbers that are not finite, padding aside (what only a mask hides still counts); |q|^2, |k|^2,
 //! the scores or the sums may overflow; a cap outside 2^-125..2^125; so many keys or dimensions that some
 //! gamma has no value (2^22 keys and 2^23 dimensions for `Exact`).
@@ -52,9 +62,10 @@ mod scores;
 use super::block::Input;
 use super::partial::lse_rounding;
 use super::rules::At;
+use super::slots::Sequence;
 use crate::bound::{gamma, product_up, sum_up, Bound, UNIT};
-use crate::view::MatRef;
-use scores::{largest_norm, Scores};
+use crate::view::Format;
+use scores::{largest_key_norm, largest_norm, Scores};
 
 /// Where a kernel adds, and so how many roundings a term meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,32 +148,59 @@ const fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// The worst case over all heads, for a kernel that adds in this order.
-pub(super) fn rounding(input: &Input<'_>, order: Order) -> Rounding {
+/// What storing keys and values in fewer bits has lost, over all rows that are attended to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// The largest Euclidean distance of a stored key from its original.
+    pub key: f32,
+    /// The largest difference of a number of a stored value from its original.
+    pub value: f32,
+}
+
+impl Loss {
+    /// What is stored is what was meant.
+    pub const NONE: Loss = Loss { key: 0.0, value: 0.0 };
+
+    /// Whichever is worse of each.
+    #[must_use]
+    pub const fn or(self, other: Loss) -> Loss {
+        Loss {
+            key: if self.key < other.key { other.key } else { self.key },
+            value: if self.value < other.value {
+                other.value
+            } else {
+                self.value
+            },
+        }
+    }
+}
+
+/// The worst case over all heads, for a kernel that adds in this order, against the originals that `loss` is about.
+pub(super) fn rounding(input: &Input<'_, Sequence<'_>>, order: Order, loss: Loss) -> Rounding {
     let shape = &input.shape;
     let mut all = Rounding::NONE;
     for batch in 0..shape.batch {
         let keys = (0..shape.queries).map(|i| input.rules.span(shape, batch, i).len());
         let most = keys.max().unwrap_or(0);
         for kv_head in 0..shape.kv_heads {
-            all = all.or(of_group(input, order, batch, kv_head, most));
+            all = all.or(of_group(input, order, loss, [batch, kv_head, most]));
         }
     }
     all
 }
 
 /// The query heads that share the keys and values of `kv_head`; a row sees `most` keys at most.
-fn of_group(input: &Input<'_>, order: Order, batch: usize, kv_head: usize, most: usize) -> Rounding {
+fn of_group(input: &Input<'_, Sequence<'_>>, order: Order, loss: Loss, [batch, kv_head, most]: [usize; 3]) -> Rounding {
     let (shape, rules) = (&input.shape, &input.rules);
     let valid = rules.valid_keys(shape, batch);
-    let key_norm = largest_norm(input, input.k.matrix(batch, kv_head).row_range(0..valid));
-    let values = Values::of(input.v.matrix(batch, kv_head).row_range(0..valid));
+    let key_norm = largest_key_norm(input, batch, kv_head, valid);
+    let values = Values::of(&input.v, batch, kv_head, valid);
     let group = shape.group();
     let (mut all, additions) = (Rounding::NONE, order.of_weights(most));
     for head in kv_head * group..(kv_head + 1) * group {
         let at = At { batch, head, query: 0 };
-        let query_norm = largest_norm(input, input.q.matrix(batch, head));
-        let scores = Scores::of_products(input, order, query_norm, key_norm)
+        let query_norm = largest_norm(input.isa, input.q.matrix(batch, head));
+        let scores = Scores::of_products(input, order, [query_norm, key_norm, loss.key])
             .and_then(|s| s.capped(rules.cap2()))
             .and_then(|s| s.biased(input, at));
         let logit = rules.sink_logit2(head);
@@ -170,6 +208,9 @@ fn of_group(input: &Input<'_>, order: Order, batch: usize, kv_head: usize, most:
             Some(scores) => of_head(scores, values, [most, additions], logit, input.isa.fused()),
             None => Rounding::UNKNOWN,
         });
+    }
+    if most > 0 {
+        all.out = Bound::certain(sum_up(all.out.value, loss.value));
     }
     all
 }
@@ -183,7 +224,11 @@ fn of_head(
     fused: bool,
 ) -> Rounding {
     let Scores { mut size, mut error } = scores;
-    let Values { mut range, size: value } = values;
+    let Values {
+        mut range,
+        size: value,
+        scaled,
+    } = values;
     let (mut terms, mut weight) = (keys, if fused { WEIGHT_FUSED } else { WEIGHT_STRICT });
     if let Some(logit) = logit {
         let logit = product_up(logit.abs(), LN2_UP);
@@ -205,7 +250,7 @@ fn of_head(
     let weights = sum_up(error, weight);
     let share = sum_up(product_up(weights, 0.5), lost);
     let mixed = product_up(range, if share < 1.0 { share } else { 1.0 });
-    let summed = product_up(gamma(additions.saturating_add(keys).saturating_add(2)), value);
+    let summed = product_up(gamma(additions.saturating_add(keys).saturating_add(2 + scaled)), value);
     let out = sum_up(sum_up(mixed, summed), product_up(lost, sum_up(value, 1.0)));
 
     let mass = sum_up(sum_up(weights, gamma(additions)), lost);
@@ -227,37 +272,52 @@ struct Values {
     range: f32,
     /// The largest value.
     size: f32,
+    /// Roundings that a weight meets on its way to a value: one, if the value has a scale.
+    scaled: usize,
 }
 
 impl Values {
     /// Columns at a time: as many as one cache line holds.
     const COLUMNS: usize = 16;
 
-    fn of(v: MatRef<'_, f32>) -> Values {
-        let mut all = Values { range: 0.0, size: 0.0 };
-        for first in (0..v.cols()).step_by(Self::COLUMNS) {
-            let columns = v.col_range(first..first + Self::COLUMNS);
+    fn of(v: &Sequence<'_>, batch: usize, head: usize, valid: usize) -> Values {
+        let scaled = v.rows.format() == Format::I8;
+        let mut all = Values {
+            range: 0.0,
+            size: 0.0,
+            scaled: usize::from(scaled),
+        };
+        for first in (0..v.rows.cols()).step_by(Self::COLUMNS) {
             let (mut low, mut high) = ([f32::INFINITY; Self::COLUMNS], [f32::NEG_INFINITY; Self::COLUMNS]);
             // Stays 0 while everything is finite.
             let mut strange = 0.0f32;
-            for i in 0..columns.rows() {
-                for (&x, (low, high)) in columns.row(i).iter().zip(low.iter_mut().zip(&mut high)) {
-                    *low = low.min(x);
-                    *high = high.max(x);
-                    strange += x * 0.0;
+            let mut room = [0.0; Self::COLUMNS];
+            v.pieces(batch, head, 0..valid, |rows, _| {
+                for i in 0..rows.rows() {
+                    let (numbers, scale) = rows.numbers(i, first, &mut room);
+                    for (&x, (low, high)) in numbers.iter().zip(low.iter_mut().zip(&mut high)) {
+                        let x = x * scale;
+                        *low = low.min(x);
+                        *high = high.max(x);
+                        strange += x * 0.0;
+                    }
                 }
-            }
+            });
             let ends = low.iter().zip(&high).filter(|(low, high)| low <= high);
             for (&low, &high) in ends {
                 all.range = all.range.max(sum_up(high - low, 0.0));
                 all.size = all.size.max(low.abs()).max(high.abs());
             }
             if strange != 0.0 {
-                return Values {
-                    range: f32::INFINITY,
-                    size: f32::INFINITY,
-                };
+                all.range = f32::INFINITY;
+                all.size = f32::INFINITY;
+                return all;
             }
+        }
+        if scaled {
+            // The scales were multiplied by, and both ends of a range were rounded.
+            all.size = sum_up(product_up(all.size, 1.0 + 2.0 * UNIT), TINY);
+            all.range = sum_up(all.range, sum_up(product_up(4.0 * UNIT, all.size), 2.0 * TINY));
         }
         all
     }

@@ -1,25 +1,21 @@
 //! Exact attention for few queries against many keys, as in generating one token after the other.
 
-use super::block::{all_finite, Input, Place};
-use super::certificate::{rounding, Order, Rounding};
+mod work;
+
+use super::block::{Input, Place};
+use super::certificate::{rounding, Loss, Order, Rounding};
 #[cfg(feature = "capi")]
 use super::exact::Exact;
-use super::outputs::{Outputs, Stage, Sums};
-use super::reach::Reach;
-use super::rules::{At, Rules, Span};
+use super::outputs::Outputs;
+use super::rules::Rules;
+use super::slots::Sequence;
 use super::Shape;
 use crate::error::Error;
-use crate::kernels::{self, Lanes, Rows};
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{MatRef, TensorRef};
-
-/// Rows (queries times heads of a group) that read the keys together.
-const ROWS: usize = 8;
-
-/// Keys that are scored before their values are read; a multiple of 16.
-const RUN: usize = 256;
+use crate::view::{RowsRef, TensorRef};
+use work::{Keys, Work, ROWS};
 
 /// Exact attention whose cost is reading the keys and values once.
 ///
@@ -33,6 +29,7 @@ pub struct Decode<'a> {
     rules: Rules<'a>,
     isa: Option<Isa>,
     bound: bool,
+    loss: Loss,
 }
 
 impl<'a> Decode<'a> {
@@ -44,6 +41,7 @@ impl<'a> Decode<'a> {
                 rules: Rules::new(),
                 isa: None,
                 bound: false,
+                loss: Loss::NONE,
             }),
             Err(e) => Err(e),
         }
@@ -58,6 +56,7 @@ impl<'a> Decode<'a> {
             rules,
             isa,
             bound: false,
+            loss: Loss::NONE,
         }
     }
 
@@ -94,29 +93,14 @@ impl<'a> Decode<'a> {
     /// Scratch of a call, on any back end and with any outputs.
     #[must_use]
     pub const fn need(&self) -> Need {
-        let rows = self.rows();
-        Need::NONE
-            .and::<f32>(rows.saturating_mul(self.shape.dim))
-            .and::<f32>(rows * RUN)
-            .and::<f32>(rows * RUN)
-            .and::<f32>(rows.saturating_mul(self.out_stride()))
-            .and::<f32>(rows * 16)
-            .and::<f32>(rows * 16)
-            .and::<f32>(rows * 16)
-            .and::<f32>(rows * 16)
+        Work::need(&self.shape)
     }
 
-    const fn rows(&self) -> usize {
-        let pairs = self.shape.queries.saturating_mul(self.shape.group());
-        if pairs < ROWS {
-            pairs
-        } else {
-            ROWS
-        }
-    }
-
-    const fn out_stride(&self) -> usize {
-        self.shape.value_dim.saturating_add(15) & !15
+    /// What making the stored keys and values has lost: the bound is then about the originals.
+    #[must_use]
+    pub const fn with_loss(mut self, loss: Loss) -> Self {
+        self.loss = loss;
+        self
     }
 
     /// All heads and batch entries, with any of the outputs. Errors as for [`Exact::run`](super::Exact::run).
@@ -128,12 +112,23 @@ impl<'a> Decode<'a> {
         outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let promise = if self.bound {
-            rounding(&self.input(q, k, v)?, Order::Lanes)
-        } else {
-            Rounding::UNKNOWN
-        };
-        self.run_promised(q, k, v, outputs, scratch, &promise)
+        self.run_rows(q, k.into(), v.into(), outputs, scratch)
+    }
+
+    /// As [`run`](Decode::run), with keys and values each in any format. Numbers are widened in registers, exactly, so that
+    /// f16 and bf16 give the bits of their f32 values. Of integers the scale of a key multiplies its score, that of a value
+    /// its weight: one rounding each, which the bound counts. The integers' own products with a query must be finite.
+    pub fn run_rows<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: RowsRef<'v>,
+        v: RowsRef<'v>,
+        outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let input = self.input(q, k, v)?;
+        let promise = self.promise(&input);
+        self.run_input(&input, outputs, scratch, &promise)
     }
 
     /// [`run`](Decode::run) with a promise from elsewhere: what does not ask for one does not link the certificate.
@@ -142,16 +137,53 @@ impl<'a> Decode<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
+        outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        self.run_input(&self.input(q, k.into(), v.into())?, outputs, scratch, promise)
+    }
+
+    /// The promise about a call, if one is wanted.
+    pub(super) fn promise(&self, input: &Keys<'_>) -> Rounding {
+        if self.bound {
+            rounding(input, Order::Lanes, self.loss)
+        } else {
+            Rounding::UNKNOWN
+        }
+    }
+
+    /// A call over the keys of a cache, which has checked its own part of the shape.
+    pub(super) fn attend(
+        &self,
+        shape: Shape,
+        loss: Loss,
+        [k, v]: [Sequence<'_>; 2],
+        q: TensorRef<'_, f32>,
+        outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        if shape != self.shape {
+            return Err(Error::Shape);
+        }
+        let plan = self.with_loss(self.loss.plus(loss));
+        let input = plan.over(q, k, v);
+        plan.run_input(&input, outputs, scratch, &plan.promise(&input))
+    }
+
+    /// What every call comes to.
+    pub(super) fn run_input(
+        &self,
+        input: &Keys<'_>,
         mut outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
         promise: &Rounding,
     ) -> Result<Report, Error> {
-        let input = self.input(q, k, v)?;
         let shape = self.shape;
         outputs.check(&shape)?;
         scratch.check(self.need())?;
         let mut scratch = scratch.scope();
-        let mut work = self.take(&mut scratch)?;
+        let mut work = Work::take(&mut scratch, &shape)?;
         let mut report = Report::new(input.isa);
         report.bound = promise.out;
         let group = shape.group();
@@ -167,10 +199,10 @@ impl<'a> Decode<'a> {
                         start,
                         used,
                     };
-                    work.load(&input, &place);
-                    report.repeated_blocks += usize::from(work.run(&input, &place, &mut outputs));
+                    work.load(input, &place);
+                    report.repeated_blocks += usize::from(work.run(input, &place, &mut outputs));
                     for row in 0..used {
-                        outputs.finish(&input, promise, place.at(row), work.sums(row), &mut report);
+                        outputs.finish(input, promise, place.at(row), work.sums(row), &mut report);
                     }
                 }
             }
@@ -183,245 +215,30 @@ impl<'a> Decode<'a> {
     pub fn rounding_bound<'v>(
         &self,
         q: impl Into<TensorRef<'v, f32>>,
-        k: impl Into<TensorRef<'v, f32>>,
-        v: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<RowsRef<'v>>,
+        v: impl Into<RowsRef<'v>>,
     ) -> Result<Rounding, Error> {
-        Ok(rounding(&self.input(q.into(), k.into(), v.into())?, Order::Lanes))
+        let input = self.input(q.into(), k.into(), v.into())?;
+        Ok(rounding(&input, Order::Lanes, self.loss))
     }
 
     /// The views, if they are what was planned for.
-    fn input<'v>(
-        &'v self,
-        q: TensorRef<'v, f32>,
-        k: TensorRef<'v, f32>,
-        v: TensorRef<'v, f32>,
-    ) -> Result<Input<'v>, Error> {
-        if Shape::of(&q, &k, &v)? != self.shape {
+    fn input<'v>(&'v self, q: TensorRef<'v, f32>, k: RowsRef<'v>, v: RowsRef<'v>) -> Result<Keys<'v>, Error> {
+        if Shape::of_rows(&q, &k, &v)? != self.shape {
             return Err(Error::Shape);
         }
-        Ok(Input {
+        Ok(self.over(q, Sequence::straight(k), Sequence::straight(v)))
+    }
+
+    /// Keys and values that were checked elsewhere.
+    pub(super) fn over<'v>(&'v self, q: TensorRef<'v, f32>, k: Sequence<'v>, v: Sequence<'v>) -> Keys<'v> {
+        Input {
             shape: self.shape,
             rules: &self.rules,
             isa: self.isa.unwrap_or_else(Isa::best),
             q,
             k,
             v,
-        })
-    }
-
-    fn take<'s>(&self, scratch: &mut Scratch<'s>) -> Result<Work<'s>, Error> {
-        let rows = self.rows();
-        Ok(Work {
-            dim: self.shape.dim,
-            out_stride: self.out_stride(),
-            q: scratch.take(rows.saturating_mul(self.shape.dim))?,
-            tile: scratch.take(rows * RUN)?,
-            bias: scratch.take(rows * RUN)?,
-            out: scratch.take(rows.saturating_mul(self.out_stride()))?,
-            max: scratch.take(rows * 16)?,
-            sum: scratch.take(rows * 16)?,
-            low: scratch.take(rows * 16)?,
-            factor: scratch.take(rows * 16)?,
-            near: [true; ROWS],
-        })
-    }
-}
-
-/// Working memory of up to [`ROWS`] rows.
-struct Work<'s> {
-    dim: usize,
-    out_stride: usize,
-    /// Queries times scale and log2 e.
-    q: &'s mut [f32],
-    /// Scores, then weights, of a run of keys, one row of [`RUN`] per query.
-    tile: &'s mut [f32],
-    bias: &'s mut [f32],
-    out: &'s mut [f32],
-    /// Softmax state in sixteen lanes per query; `max`, `low` and `factor` are the same in all of them.
-    max: &'s mut [f32],
-    sum: &'s mut [f32],
-    low: &'s mut [f32],
-    factor: &'s mut [f32],
-    /// Rows whose scores were near their references so far.
-    near: [bool; ROWS],
-}
-
-impl Work<'_> {
-    fn load(&mut self, input: &Input<'_>, place: &Place) {
-        let scale = input.rules.scale2(self.dim);
-        for (row, to) in self.q.chunks_exact_mut(self.dim.max(1)).take(place.used).enumerate() {
-            let At { batch, head, query } = place.at(row);
-            let from = input.q.matrix(batch, head).row(query);
-            to.iter_mut().zip(from).for_each(|(to, &x)| *to = x * scale);
         }
     }
-
-    fn sums(&self, row: usize) -> Sums<'_> {
-        let lanes = |x: &[f32]| {
-            x.get(row * 16..)
-                .and_then(|x| x.first_chunk::<16>().copied())
-                .unwrap_or([0.0; 16])
-        };
-        let first = |x: &[f32]| x.get(row * 16).copied().unwrap_or(0.0);
-        Sums {
-            max: first(self.max),
-            sum: kernels::sum_of(&lanes(self.sum)),
-            low: first(self.low),
-            values: self.out.get(row.wrapping_mul(self.out_stride)..).unwrap_or(&[]),
-            lanes: 1,
-            lane: 0,
-        }
-    }
-
-    /// All keys, in order; twice where bits may have been lost (see `Block::run`).
-    fn run(&mut self, input: &Input<'_>, place: &Place, outputs: &mut Outputs<'_>) -> bool {
-        self.max.fill(kernels::NOTHING);
-        self.near = [kernels::weighs_near(input.isa); ROWS];
-        let safe = !self.keys(input, place, outputs);
-        let sums = self
-            .out
-            .get(..place.used.saturating_mul(self.out_stride))
-            .unwrap_or(&[]);
-        if safe && all_finite(sums) {
-            return false;
-        }
-        self.keys(input, place, outputs);
-        true
-    }
-
-    fn keys(&mut self, input: &Input<'_>, place: &Place, outputs: &mut Outputs<'_>) -> bool {
-        self.sum.fill(0.0);
-        self.out.fill(0.0);
-        self.low.fill(f32::INFINITY);
-        let mut spans = [Span::EMPTY; ROWS];
-        for (row, span) in spans.iter_mut().take(place.used).enumerate() {
-            *span = input.rules.span(&input.shape, place.batch, place.at(row).query);
-        }
-        let spans = spans.get(..place.used).unwrap_or(&[]);
-        let reach = Reach::of(input, place, outputs.scores.is_some());
-        let mut repeat = false;
-        let mut j = 0;
-        // Runs begin at multiples of 16, so that a key's lane is its index, whatever the other rows see.
-        while let Some(run) = reach.next(j, RUN) {
-            let start = (run.start & !15).max(j);
-            let end = start.saturating_add(RUN).min(reach.last());
-            repeat |= self.step(input, place, spans, (start, end), outputs);
-            j = end;
-        }
-        repeat
-    }
-
-    /// One run of keys for all rows.
-    fn step(
-        &mut self,
-        input: &Input<'_>,
-        place: &Place,
-        spans: &[Span],
-        (start, end): (usize, usize),
-        outputs: &mut Outputs<'_>,
-    ) -> bool {
-        let isa = input.isa;
-        let k = input.k.matrix(place.batch, place.kv_head).row_range(start..end);
-        let v = input.v.matrix(place.batch, place.kv_head).row_range(start..end);
-        let Ok(q) = MatRef::new(&*self.q, place.used, self.dim) else {
-            return false;
-        };
-        kernels::row_scores(isa, q, k, self.tile, RUN);
-        let length = (end - start + 15) & !15;
-        let (mut repeat, mut masked) = (false, false);
-        for (row, &span) in spans.iter().enumerate() {
-            let at = place.at(row);
-            let Some(tile) = self.tile.get_mut(row * RUN..row * RUN + length) else {
-                break;
-            };
-            let Some(bias) = self.bias.get_mut(row * RUN..row * RUN + length) else {
-                break;
-            };
-            let whole = span.keys.0 <= start && end <= span.keys.1 && end - start == length;
-            let hides = !whole || input.rules.dense() || outputs.scores.is_some();
-            masked |= hides;
-            shape_row(input, at, span, (start, end), tile, bias, hides, outputs);
-            let lanes = row * 16..row * 16 + 16;
-            let (Some(max), Some(sum), Some(low), Some(factor)) = (
-                self.max.get_mut(lanes.clone()),
-                self.sum.get_mut(lanes.clone()),
-                self.low.get_mut(lanes.clone()),
-                self.factor.get_mut(lanes),
-            ) else {
-                break;
-            };
-            let mut lanes = Lanes { max, sum, low, factor };
-            let mut near = None;
-            if let Some(may) = self.near.get_mut(row).filter(|may| **may && !hides) {
-                near = kernels::weigh_near_row(isa, tile, lanes.again());
-                if near.is_none() {
-                    // The tile is spoiled, and where scores once were far apart they will be again.
-                    *may = false;
-                    score_row(input, q.row_range(row..row + 1), k, tile);
-                }
-            }
-            repeat |= match near {
-                Some(repeat) => repeat,
-                None => kernels::weigh_row(isa, tile, lanes, hides),
-            };
-        }
-        let mut rows = Rows {
-            count: place.used,
-            weights: self.tile,
-            weight_stride: RUN,
-            factor: self.factor,
-            out: self.out,
-            out_stride: self.out_stride,
-        };
-        if masked {
-            kernels::masked_row_values(isa, &mut rows, v);
-        } else {
-            kernels::row_values(isa, &mut rows, v);
-        }
-        repeat
-    }
-}
-
-/// One row's scores of a run without masks, capped.
-fn score_row(input: &Input<'_>, q: MatRef<'_, f32>, k: MatRef<'_, f32>, tile: &mut [f32]) {
-    kernels::row_scores(input.isa, q, k, tile, RUN);
-    let cap = input.rules.cap2();
-    if cap != 0.0 {
-        kernels::cap(input.isa, tile, cap);
-    }
-}
-
-/// Cap, bias and masks of one row's scores, written out at the stage that was asked for.
-#[allow(clippy::too_many_arguments)] // one call site; a struct would only rename the words
-fn shape_row(
-    input: &Input<'_>,
-    at: At,
-    span: Span,
-    (start, end): (usize, usize),
-    tile: &mut [f32],
-    bias: &mut [f32],
-    hides: bool,
-    outputs: &mut Outputs<'_>,
-) {
-    let isa = input.isa;
-    let mut write = |stage: Stage, tile: &[f32]| outputs.write_row(stage, at, (start, end), tile);
-    write(Stage::Raw, tile);
-    let cap = input.rules.cap2();
-    if cap != 0.0 {
-        kernels::cap(isa, tile, cap);
-    }
-    write(Stage::Capped, tile);
-    if hides {
-        let position = input.rules.absolute_position(&input.shape, at.batch, at.query);
-        for (j, to) in (start..).zip(bias.iter_mut()) {
-            *to = match (j < end && span.sees(j), input.rules.dense()) {
-                (false, _) => f32::NEG_INFINITY,
-                (true, false) => 0.0,
-                (true, true) => input.rules.bias2(at, position, j),
-            };
-        }
-        kernels::add_bias(isa, tile, bias);
-    }
-    write(Stage::Biased, tile);
-    write(Stage::Softmax, tile);
 }

@@ -1,7 +1,7 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
 use super::block::{block_rows, Block, Input, Place, Unwatched, MOST_LANES};
-use super::certificate::{rounding, Order, Rounding};
+use super::certificate::{rounding, Loss, Order, Rounding};
 use super::outputs::{Outputs, Written};
 use super::rules::Rules;
 use super::Shape;
@@ -173,7 +173,7 @@ impl<'a> Exact<'a> {
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
         let promise = if self.bound {
-            rounding(&self.input(q, k, v)?, Order::Chains)
+            rounding(&self.input(q, k, v)?.stored(), Order::Chains, Loss::NONE)
         } else {
             Rounding::UNKNOWN
         };
@@ -244,7 +244,8 @@ impl<'a> Exact<'a> {
         k: impl Into<TensorRef<'v, f32>>,
         v: impl Into<TensorRef<'v, f32>>,
     ) -> Result<Rounding, Error> {
-        Ok(rounding(&self.input(q.into(), k.into(), v.into())?, Order::Chains))
+        let input = self.input(q.into(), k.into(), v.into())?.stored();
+        Ok(rounding(&input, Order::Chains, Loss::NONE))
     }
 
     /// The views, if they are what was planned for. Inlined: out of line it costs firmware a hundred bytes more.

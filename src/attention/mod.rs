@@ -7,13 +7,16 @@
 //! | [`Exact`] | many queries: every score, every key, O(1) memory per query |
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
+//! | [`Cache`] | keys and values that arrive one by one, in fewer bits: appended, evicted, paged, saved |
 //! | [`Rounding`] | how far rounding can put their results off |
+//! | [`Loss`] | what storing keys and values in fewer bits has lost |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
 //! Scores pass through scale, soft-cap, bias, mask and softmax, in this order: the contract of the ONNX `Attention`
 //! operator (opsets 23 to 25).
 
 mod block;
+mod cache;
 mod certificate;
 mod decode;
 mod exact;
@@ -23,8 +26,10 @@ mod partial;
 mod reach;
 mod rules;
 mod shape;
+mod slots;
 
-pub use certificate::Rounding;
+pub use cache::{Cache, CacheShape, Progress, Store};
+pub use certificate::{Loss, Rounding};
 pub use decode::Decode;
 pub use exact::Exact;
 pub use head::Head;

@@ -103,9 +103,9 @@ impl Outputs<'_> {
     }
 
     /// Turns sums into an output row.
-    pub(super) fn finish(
+    pub(super) fn finish<K>(
         &mut self,
-        input: &Input<'_>,
+        input: &Input<'_, K>,
         promise: &Rounding,
         at: At,
         sums: Sums<'_>,

@@ -26,7 +26,7 @@ impl Reach {
     };
 
     /// What the rows of `place` reach; with `every_key`, all keys, as if each were masked for somebody.
-    pub(super) fn of(input: &Input<'_>, place: &Place, every_key: bool) -> Reach {
+    pub(super) fn of<K>(input: &Input<'_, K>, place: &Place, every_key: bool) -> Reach {
         let join = |a: (usize, usize), b: (usize, usize)| if b.0 < b.1 { (a.0.min(b.0), a.1.max(b.1)) } else { a };
         let mut reach = Reach::NOTHING;
         for lane in 0..place.used {

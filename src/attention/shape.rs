@@ -1,7 +1,7 @@
 //! The sizes of an attention call, checked against views.
 
 use crate::error::Error;
-use crate::view::TensorRef;
+use crate::view::{RowsRef, TensorRef};
 
 /// Sizes of a call. Query head `h` reads the keys and values of head `h / (query_heads / kv_heads)`, in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,31 @@ impl Shape {
 
     /// The shape that three views have. [`Error::Shape`] if they do not fit each other.
     pub const fn of(q: &TensorRef<'_, f32>, k: &TensorRef<'_, f32>, v: &TensorRef<'_, f32>) -> Result<Shape, Error> {
+        let shape = Shape {
+            batch: q.batch(),
+            query_heads: q.heads(),
+            kv_heads: k.heads(),
+            queries: q.rows(),
+            keys: k.rows(),
+            dim: q.cols(),
+            value_dim: v.cols(),
+        };
+        if k.batch() != shape.batch
+            || k.cols() != shape.dim
+            || v.batch() != shape.batch
+            || v.heads() != shape.kv_heads
+            || v.rows() != shape.keys
+        {
+            return Err(Error::Shape);
+        }
+        match shape.check() {
+            Ok(()) => Ok(shape),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// As [`of`](Shape::of), of keys and values in any format.
+    pub const fn of_rows(q: &TensorRef<'_, f32>, k: &RowsRef<'_>, v: &RowsRef<'_>) -> Result<Shape, Error> {
         let shape = Shape {
             batch: q.batch(),
             query_heads: q.heads(),

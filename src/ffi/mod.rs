@@ -6,6 +6,7 @@
 
 mod attention;
 mod bound;
+mod cache;
 mod head;
 mod info;
 mod kernels;
@@ -16,6 +17,7 @@ mod types;
 
 pub use attention::*;
 pub use bound::*;
+pub use cache::*;
 pub use head::*;
 pub use info::*;
 pub use kernels::*;

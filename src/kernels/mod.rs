@@ -5,6 +5,7 @@ mod normalize;
 mod reduce;
 mod row;
 mod softmax;
+mod stored;
 #[cfg(test)]
 mod sweep;
 mod tile;
@@ -14,6 +15,7 @@ use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::MatRef;
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
+pub(crate) use stored::{row_scores, row_values};
 pub(crate) use weight::NOTHING;
 
 /// Keys that are scored before their values are read: a tile that fits the first-level cache.
@@ -95,14 +97,8 @@ dispatch! {
     pub(crate) fn masked_values(tile: &[f32], v: MatRef<'_, f32>, factor: &[f32], out: &mut [f32]) = tile::values::<_, true>;
     /// A row of scores in base 2 into probabilities.
     pub(crate) fn probabilities(row: &mut [f32], max: f32, inverse: f32) = softmax::probabilities;
-    /// `out.row(i)[j] = q.row(i) . k.row(j)`, rows of `out` `stride` apart.
-    pub(crate) fn row_scores(q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) = row::row_scores;
     /// As [`weigh`], for one query whose keys are the lanes.
     pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
     /// As [`weigh_near`], for one query whose keys are the lanes.
     pub(crate) fn weigh_near_row(row: &mut [f32], lanes: Lanes<'_>) -> Option<bool> = softmax::weigh_near_row;
-    /// `out.row(i) = out.row(i) * factor[i] + sum over keys of w.row(i)[key] * v.row(key)`.
-    pub(crate) fn row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, false>;
-    /// As [`row_values`], for runs with masked keys.
-    pub(crate) fn masked_row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, true>;
 }

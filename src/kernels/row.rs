@@ -5,7 +5,7 @@
 // As in `tile`: index loops over small arrays of vectors read like the formula.
 #![allow(clippy::needless_range_loop)]
 
-use crate::simd::Simd;
+use crate::simd::{Stored, Widen, F32};
 use crate::view::MatRef;
 
 /// Scores of `q.rows()` queries and a run of keys: `out.row(i)[j] = q.row(i) . k.row(j)`.
@@ -13,29 +13,35 @@ use crate::view::MatRef;
 /// Rows of `out` are `stride` apart, a multiple of 16 not below the run; up to the next multiple of 16 they may be
 /// written beyond it.
 #[inline(always)]
-pub fn row_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) {
+pub fn row_scores<S: Widen, K: Stored>(
+    s: S,
+    q: MatRef<'_, f32>,
+    k: MatRef<'_, K::Bits>,
+    out: &mut [f32],
+    stride: usize,
+) {
     let mut start = 0;
     // Four queries at once where sixteen sums of sixteen lanes fit the registers: keys are read a quarter as often.
     if S::REGISTERS * S::LANES >= 512 {
         while start + 4 <= q.rows() {
             let out = out.get_mut(start * stride..).unwrap_or(&mut []);
-            square_scores(s, q.row_range(start..start + 4), k, out, stride);
+            square_scores::<S, K>(s, q.row_range(start..start + 4), k, out, stride);
             start += 4;
         }
     }
     for n in start..q.rows() {
-        one_row_scores(s, q.row(n), k, out.get_mut(n * stride..).unwrap_or(&mut []));
+        one_row_scores::<S, K>(s, q.row(n), k, out.get_mut(n * stride..).unwrap_or(&mut []));
     }
 }
 
 /// Four keys at a time: nearly one stream of memory, and sums that stay in registers.
 #[inline(always)]
-fn one_row_scores<S: Simd<f32>>(s: S, q: &[f32], k: MatRef<'_, f32>, out: &mut [f32]) {
+fn one_row_scores<S: Widen, K: Stored>(s: S, q: &[f32], k: MatRef<'_, K::Bits>, out: &mut [f32]) {
     for (key, out) in (0..k.rows()).step_by(16).zip(out.chunks_exact_mut(16)) {
-        let [a0, a1, a2, a3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key));
-        let [b0, b1, b2, b3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key + 4));
-        let [c0, c1, c2, c3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key + 8));
-        let [d0, d1, d2, d3] = products::<S, 1, 4, 4>(s, [q], four_rows(k, key + 12));
+        let [a0, a1, a2, a3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key));
+        let [b0, b1, b2, b3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 4));
+        let [c0, c1, c2, c3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 8));
+        let [d0, d1, d2, d3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 12));
         let sums = [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3];
         s.store16(s.sums16(&sums), out);
     }
@@ -43,12 +49,18 @@ fn one_row_scores<S: Simd<f32>>(s: S, q: &[f32], k: MatRef<'_, f32>, out: &mut [
 
 /// Four queries, four keys at a time.
 #[inline(always)]
-fn square_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) {
+fn square_scores<S: Widen, K: Stored>(
+    s: S,
+    q: MatRef<'_, f32>,
+    k: MatRef<'_, K::Bits>,
+    out: &mut [f32],
+    stride: usize,
+) {
     let queries = [q.row(0), q.row(1), q.row(2), q.row(3)];
     for key in (0..k.rows()).step_by(4) {
         let mut sums = [0.0; 16];
         s.store16(
-            s.sums16(&products::<S, 4, 4, 16>(s, queries, four_rows(k, key))),
+            s.sums16(&products::<S, K, 4, 4, 16>(s, queries, four_rows(k, key))),
             &mut sums,
         );
         for (n, sums) in sums.chunks_exact(4).enumerate() {
@@ -63,7 +75,7 @@ fn square_scores<S: Simd<f32>>(s: S, q: MatRef<'_, f32>, k: MatRef<'_, f32>, out
 
 /// The rows from `key` on; beyond the last the last again, so that no tile needs a second form.
 #[inline(always)]
-fn four_rows(k: MatRef<'_, f32>, key: usize) -> [&[f32]; 4] {
+fn four_rows<T>(k: MatRef<'_, T>, key: usize) -> [&[T]; 4] {
     let last = k.rows().saturating_sub(1);
     let at = |m| if key + m < last { key + m } else { last };
     [k.row(at(0)), k.row(at(1)), k.row(at(2)), k.row(at(3))]
@@ -71,10 +83,10 @@ fn four_rows(k: MatRef<'_, f32>, key: usize) -> [&[f32]; 4] {
 
 /// Dot products in sixteen lanes each, query by query.
 #[inline(always)]
-fn products<S: Simd<f32>, const NQ: usize, const MK: usize, const N: usize>(
+fn products<S: Widen, K: Stored, const NQ: usize, const MK: usize, const N: usize>(
     s: S,
     q: [&[f32]; NQ],
-    k: [&[f32]; MK],
+    k: [&[K::Bits]; MK],
 ) -> [S::V16; N] {
     let mut acc = [s.splat16(0.0); N];
     let dim = k.first().map_or(0, |row| row.len());
@@ -91,7 +103,7 @@ fn products<S: Simd<f32>, const NQ: usize, const MK: usize, const N: usize>(
         }
         for m in 0..MK {
             let Some(part) = y[m].get(c) else { return acc };
-            let w = s.load16(part);
+            let w = K::load16(s, part);
             for n in 0..NQ {
                 acc[n * MK + m] = s.mul_add16(v[n], w, acc[n * MK + m]);
             }
@@ -99,9 +111,9 @@ fn products<S: Simd<f32>, const NQ: usize, const MK: usize, const N: usize>(
     }
     if !dim.is_multiple_of(16) {
         for m in 0..MK {
-            let w = tail(s, k[m], 16 * blocks);
+            let w = tail::<S, K>(s, k[m], 16 * blocks);
             for n in 0..NQ {
-                acc[n * MK + m] = s.mul_add16(tail(s, q[n], 16 * blocks), w, acc[n * MK + m]);
+                acc[n * MK + m] = s.mul_add16(tail::<S, F32>(s, q[n], 16 * blocks), w, acc[n * MK + m]);
             }
         }
     }
@@ -110,8 +122,8 @@ fn products<S: Simd<f32>, const NQ: usize, const MK: usize, const N: usize>(
 
 /// The first blocks of sixteen columns of each row.
 #[inline(always)]
-fn whole<const N: usize>(rows: [&[f32]; N], blocks: usize) -> Option<[&[[f32; 16]]; N]> {
-    let mut whole: [&[[f32; 16]]; N] = [&[]; N];
+fn whole<T, const N: usize>(rows: [&[T]; N], blocks: usize) -> Option<[&[[T; 16]]; N]> {
+    let mut whole: [&[[T; 16]]; N] = [&[]; N];
     for (whole, row) in whole.iter_mut().zip(rows) {
         *whole = row.as_chunks().0.get(..blocks)?;
     }
@@ -120,11 +132,11 @@ fn whole<const N: usize>(rows: [&[f32]; N], blocks: usize) -> Option<[&[[f32; 16
 
 /// The columns from `c` on, filled up with zeros: missing terms are zero, so they add in the same order too.
 #[inline(always)]
-fn tail<S: Simd<f32>>(s: S, row: &[f32], c: usize) -> S::V16 {
+fn tail<S: Widen, K: Stored>(s: S, row: &[K::Bits], c: usize) -> S::V16 {
     let mut v = s.splat16(0.0);
     let mut rest = row.get(c..).unwrap_or(&[]);
     for v in v.as_mut() {
-        *v = s.load_part(rest, 0.0);
+        *v = K::load_part(s, rest);
         rest = rest.get(S::LANES..).unwrap_or(&[]);
     }
     v
@@ -134,19 +146,19 @@ fn tail<S: Simd<f32>>(s: S, row: &[f32], c: usize) -> S::V16 {
 ///
 /// With `MASKED`, keys of negative weight do not take part.
 #[inline(always)]
-pub fn row_values<S: Simd<f32>, const MASKED: bool>(s: S, rows: &mut Rows<'_>, v: MatRef<'_, f32>) {
+pub fn row_values<S: Widen, K: Stored, const MASKED: bool>(s: S, rows: &mut Rows<'_>, v: MatRef<'_, K::Bits>) {
     let mut start = 0;
     if !MASKED && S::REGISTERS >= 32 {
         while start + 4 <= rows.count {
-            columns::<S, MASKED, 4, 4>(s, rows, start, v);
+            columns::<S, K, MASKED, 4, 4>(s, rows, start, v);
             start += 4;
         }
     }
     while start < rows.count {
         if S::REGISTERS >= 32 {
-            columns::<S, MASKED, 1, 8>(s, rows, start, v);
+            columns::<S, K, MASKED, 1, 8>(s, rows, start, v);
         } else {
-            columns::<S, MASKED, 1, 4>(s, rows, start, v);
+            columns::<S, K, MASKED, 1, 4>(s, rows, start, v);
         }
         start += 1;
     }
@@ -157,7 +169,7 @@ pub struct Rows<'a> {
     /// Queries.
     pub count: usize,
     /// Weights, `weight_stride` apart; at least as many as there are keys in the run.
-    pub weights: &'a [f32],
+    pub weights: &'a mut [f32],
     /// From one query's weights to the next.
     pub weight_stride: usize,
     /// Powers of two that scale what came before, sixteen equal ones per query.
@@ -169,24 +181,24 @@ pub struct Rows<'a> {
 }
 
 #[inline(always)]
-fn columns<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usize>(
+fn columns<S: Widen, K: Stored, const MASKED: bool, const NQ: usize, const NC: usize>(
     s: S,
     rows: &mut Rows<'_>,
     start: usize,
-    v: MatRef<'_, f32>,
+    v: MatRef<'_, K::Bits>,
 ) {
     // A wide tile hides the latency of a chain; what it leaves over is taken in halves.
     let mut col = 0;
     while col + NC * S::LANES <= v.cols() {
-        column_tile::<S, MASKED, NQ, NC>(s, rows, start, v.col_range(col..col + NC * S::LANES), col);
+        column_tile::<S, K, MASKED, NQ, NC>(s, rows, start, v.col_range(col..col + NC * S::LANES), col);
         col += NC * S::LANES;
     }
     while col + 4 * S::LANES <= v.cols() {
-        column_tile::<S, MASKED, NQ, 4>(s, rows, start, v.col_range(col..col + 4 * S::LANES), col);
+        column_tile::<S, K, MASKED, NQ, 4>(s, rows, start, v.col_range(col..col + 4 * S::LANES), col);
         col += 4 * S::LANES;
     }
     while col + 2 * S::LANES <= v.cols() {
-        column_tile::<S, MASKED, NQ, 2>(s, rows, start, v.col_range(col..col + 2 * S::LANES), col);
+        column_tile::<S, K, MASKED, NQ, 2>(s, rows, start, v.col_range(col..col + 2 * S::LANES), col);
         col += 2 * S::LANES;
     }
     while col < v.cols() {
@@ -195,17 +207,17 @@ fn columns<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usize>(
         } else {
             v.cols()
         };
-        column_tile::<S, MASKED, NQ, 1>(s, rows, start, v.col_range(col..end), col);
+        column_tile::<S, K, MASKED, NQ, 1>(s, rows, start, v.col_range(col..end), col);
         col = end;
     }
 }
 
 #[inline(always)]
-fn column_tile<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usize>(
+fn column_tile<S: Widen, K: Stored, const MASKED: bool, const NQ: usize, const NC: usize>(
     s: S,
     rows: &mut Rows<'_>,
     start: usize,
-    v: MatRef<'_, f32>,
+    v: MatRef<'_, K::Bits>,
     col: usize,
 ) {
     let mut acc = [[s.splat(0.0); NC]; NQ];
@@ -231,10 +243,10 @@ fn column_tile<S: Simd<f32>, const MASKED: bool, const NQ: usize, const NC: usiz
         let mut x = [s.splat(0.0); NC];
         if whole {
             for (x, part) in x.iter_mut().zip(row.chunks_exact(S::LANES)) {
-                *x = s.load(part);
+                *x = K::load(s, part);
             }
         } else {
-            x[0] = s.load_part(row, 0.0);
+            x[0] = K::load_part(s, row);
         }
         for n in 0..NQ {
             let Some(&w) = weights[n].get(key) else { return };

@@ -1,7 +1,7 @@
 //! AVX2 with FMA: eight lanes of f32, four of f64.
 #![allow(unsafe_code)]
 
-use super::Simd;
+use super::{Simd, Widen};
 use core::arch::x86_64::*;
 
 /// Proof that this CPU has AVX2 and FMA. Only `detect` makes one.
@@ -145,6 +145,49 @@ impl Avx2 {
         unsafe {
             let (own, other) = (_mm256_blend_ps::<0xaa>(a, b), _mm256_blend_ps::<0xaa>(b, a));
             _mm256_add_ps(own, _mm256_permute_ps::<0xb1>(other))
+        }
+    }
+}
+
+impl Widen for Avx2 {
+    /// In integers, as `half::f32_from_f16`: F16C is a feature of its own that nothing else here needs.
+    #[inline(always)]
+    fn load_f16(self, p: &[u16]) -> __m256 {
+        match p.first_chunk::<8>() {
+            // SAFETY: eight halves, any alignment; `self` proves AVX2.
+            Some(p) => unsafe {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.as_ptr().cast()));
+                let magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fff));
+                let sign = _mm256_slli_epi32::<16>(_mm256_xor_si256(bits, magnitude));
+                let moved = _mm256_castsi256_ps(_mm256_slli_epi32::<13>(magnitude));
+                let scaled = _mm256_mul_ps(moved, _mm256_set1_ps(5.192_296_858_534_828e33));
+                let special = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7bff));
+                let nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7c00));
+                let special = _mm256_and_si256(special, _mm256_set1_epi32(0x7f80_0000));
+                let quiet = _mm256_and_si256(nan, _mm256_set1_epi32(0x0040_0000));
+                let rest = _mm256_or_si256(sign, _mm256_or_si256(special, quiet));
+                _mm256_or_ps(scaled, _mm256_castsi256_ps(rest))
+            },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u16]) -> __m256 {
+        match p.first_chunk::<8>() {
+            // SAFETY: eight halves, any alignment; `self` proves AVX2.
+            Some(p) => unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, p: &[i8]) -> __m256 {
+        match p.first_chunk::<8>() {
+            // SAFETY: eight bytes, any alignment; `self` proves AVX2.
+            Some(p) => unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.as_ptr().cast()))) },
+            None => Simd::<f32>::splat(self, 0.0),
         }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::avx2::ops;
-use super::Simd;
+use super::{Simd, Widen};
 use core::arch::x86_64::*;
 
 /// Proof that this CPU has AVX-512 F, DQ, BW and VL, AVX2 and FMA. Only `detect` makes one.
@@ -144,6 +144,36 @@ impl Avx512 {
         unsafe {
             let (own, other) = (_mm512_mask_blend_ps(0xaaaa, a, b), _mm512_mask_blend_ps(0xaaaa, b, a));
             _mm512_add_ps(own, _mm512_permute_ps::<0xb1>(other))
+        }
+    }
+}
+
+impl Widen for Avx512 {
+    #[inline(always)]
+    fn load_f16(self, p: &[u16]) -> __m512 {
+        match p.first_chunk::<16>() {
+            // SAFETY: sixteen halves, any alignment; `self` proves AVX-512.
+            Some(p) => unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.as_ptr().cast())) },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u16]) -> __m512 {
+        match p.first_chunk::<16>() {
+            // SAFETY: sixteen halves, any alignment; `self` proves AVX-512.
+            Some(p) => unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, p: &[i8]) -> __m512 {
+        match p.first_chunk::<16>() {
+            // SAFETY: sixteen bytes, any alignment; `self` proves AVX-512.
+            Some(p) => unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.as_ptr().cast()))) },
+            None => Simd::<f32>::splat(self, 0.0),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Portable lanes: plain loops over arrays. The only back end of small machines, and the oracle of the others.
 
-use super::Simd;
+use super::{Simd, Widen};
 use crate::real::Real;
 
 /// `N` lanes in plain Rust, multiply and add rounded separately.
@@ -138,6 +138,8 @@ macro_rules! emulated {
                 [[x; $n]; 16 / $n]
             }
         }
+
+        impl Widen for $name<$n> {}
     };
 }
 

@@ -1,5 +1,7 @@
 //! The laws of a back end: every operation of every machine against plain Rust, lane by lane.
 
+mod widening;
+
 use super::*;
 use std::{vec, vec::Vec};
 

@@ -11,6 +11,7 @@ mod isa;
 #[cfg(test)]
 mod laws;
 mod strict;
+mod widen;
 
 #[cfg(isa_x86)]
 mod avx2;
@@ -27,6 +28,7 @@ pub use emu::{Emu, Scalar};
 pub(crate) use isa::dispatch;
 pub use isa::Isa;
 pub use strict::Strict;
+pub use widen::{Bf16, Stored, Widen, F16, F32, I8};
 
 #[cfg(isa_neon)]
 pub use neon::Neon;

@@ -1,7 +1,7 @@
 //! NEON on AArch64, where it and its fused multiply-add are part of the base: four lanes of f32, two of f64.
 #![allow(unsafe_code)]
 
-use super::Simd;
+use super::{Simd, Widen};
 use core::arch::aarch64::*;
 
 /// NEON. Only `detect` makes one, though on AArch64 it never fails.
@@ -110,6 +110,18 @@ impl Simd<f32> for Neon {
     #[inline(always)]
     fn splat16(self, x: f32) -> Self::V16 {
         [Simd::<f32>::splat(self, x); 4]
+    }
+}
+
+// f16 by the generic way: its conversion has no stable intrinsic yet.
+impl Widen for Neon {
+    #[inline(always)]
+    fn load_bf16(self, p: &[u16]) -> float32x4_t {
+        match p.first_chunk::<4>() {
+            // SAFETY: four halves, any alignment; NEON is in the base.
+            Some(p) => unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p.as_ptr()))) },
+            None => Simd::<f32>::splat(self, 0.0),
+        }
     }
 }
 

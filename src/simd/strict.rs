@@ -1,6 +1,6 @@
 //! Any back end without fusing: the bits of the smallest machine, at nearly the speed of this one.
 
-use super::Simd;
+use super::{Simd, Widen};
 use crate::real::Real;
 
 /// `S`, with `mul_add` split into a multiplication and an addition.
@@ -59,5 +59,20 @@ impl<T: Real, S: Simd<T>> Simd<T> for Strict<S> {
         any_bit(v: S::V, bits: S::V) -> bool;
         splat16(x: T) -> S::V16;
         sums16(rows: &[S::V16; 16]) -> S::V16;
+    }
+}
+
+impl<S: Widen> Widen for Strict<S> {
+    #[inline(always)]
+    fn load_f16(self, p: &[u16]) -> S::V {
+        self.0.load_f16(p)
+    }
+    #[inline(always)]
+    fn load_bf16(self, p: &[u16]) -> S::V {
+        self.0.load_bf16(p)
+    }
+    #[inline(always)]
+    fn load_i8(self, p: &[i8]) -> S::V {
+        self.0.load_i8(p)
     }
 }

@@ -1,7 +1,7 @@
 //! WebAssembly simd128: four lanes of f32, two of f64. No fused multiply-add that rounds the same everywhere, so strict.
 #![allow(unsafe_code)]
 
-use super::Simd;
+use super::{Simd, Widen};
 use core::arch::wasm32::*;
 
 /// simd128, a property of the module that is being compiled.
@@ -96,6 +96,9 @@ impl Simd<f32> for Wasm {
         [Simd::<f32>::splat(self, x); 4]
     }
 }
+
+// Loops over four lanes, which the compiler turns into vectors.
+impl Widen for Wasm {}
 
 impl Simd<f64> for Wasm {
     type V = v128;

@@ -2,7 +2,10 @@
 
 pub(crate) mod check;
 mod mat;
+mod rows;
 mod tensor;
 
 pub use mat::{MatMut, MatRef};
+pub(crate) use rows::RowsMat;
+pub use rows::{Format, RowsRef};
 pub use tensor::{TensorMut, TensorRef};

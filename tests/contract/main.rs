@@ -7,6 +7,7 @@
 
 mod attention;
 mod bound;
+mod cache;
 mod head;
 mod kernels;
 mod memory;
@@ -163,7 +164,8 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .chain(attention::tables())
         .chain(bound::tables())
         .chain(need::tables())
-        .chain(head::tables());
+        .chain(head::tables())
+        .chain(cache::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
 }
 
@@ -208,6 +210,7 @@ fn bounds_are_there_where_they_were_asked_for() {
 fn the_size_query_is_exact() {
     need::check_need(&Memory::new());
     head::check_need(&Memory::new());
+    cache::check_need(&Memory::new());
 }
 
 fn text(pointer: *const std::ffi::c_char) -> &'static str {

@@ -1,4 +1,4 @@
-//! The conformance suite of exact attention: one test per f32 case of the ONNX `Attention` contract (opsets 23 to 25),
+//! The conformance suite of exact attention: one test per case of the ONNX `Attention` contract (opsets 23 to 25),
 //! under its published name. Expected answers come from the f64 reference.
 
 #[path = "../reference/mod.rs"]
@@ -14,6 +14,7 @@ macro_rules! cases {
 
 mod fixture;
 mod four_d;
+mod half;
 mod masked;
 mod names;
 mod past;
@@ -35,4 +36,5 @@ fn every_case_has_its_test() {
     contract.sort_unstable();
     assert_eq!(contract.len(), 83);
     assert_eq!(tests, contract);
+    assert_eq!(half::NAMES, names::HALF);
 }

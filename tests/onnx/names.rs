@@ -1,5 +1,6 @@
-//! The f32 cases of the contract, without their common `test_`.
+//! The cases of the contract, without their common `test_`.
 
+/// In f32.
 pub const CONTRACT: [&str; 83] = [
     "attention_4d",
     "attention_4d_gqa",
@@ -84,4 +85,18 @@ pub const CONTRACT: [&str; 83] = [
     "attention_local_window_ext_cache_rank2_mask",
     "attention_3d_local_window",
     "attention_local_window_gqa_rank4_mask",
+];
+
+/// In half precision.
+pub const HALF: [&str; 10] = [
+    "attention_4d_fp16",
+    "attention_4d_gqa_with_past_and_present_fp16",
+    "attention_4d_causal_bf16",
+    "attention_4d_causal_fp16",
+    "attention_4d_padded_kv_bf16",
+    "attention_4d_causal_padded_kv_bf16",
+    "attention_4d_attn_mask_causal_bf16",
+    "attention_3d_causal_bf16",
+    "attention_4d_gqa_causal_nonpad_decode_fp16",
+    "attention_local_window_ext_cache_float16_mask",
 ];

@@ -10,7 +10,7 @@ pub(super) const HUGE: f32 = 1.0e30;
 /// Largest `|bias| + |slope * distance|` of a head, in base 2, over the keys that are not far; `size2` bounds what is
 /// added to. Infinite where a bias was clamped to the lowest number and its row has nothing better; `None` where a sum
 /// may not be finite.
-pub(super) fn largest_addend(input: &Input<'_>, at: At, size2: f32) -> Option<f32> {
+pub(super) fn largest_addend<K>(input: &Input<'_, K>, at: At, size2: f32) -> Option<f32> {
     let (shape, rules) = (&input.shape, &input.rules);
     let [biases, slopes] = rules.addends();
     let mut largest = 0.0;

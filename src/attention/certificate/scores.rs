@@ -4,10 +4,12 @@ use super::addends::{largest_addend, HUGE};
 use super::{power_of_two, Order, LN2_UP, LOG2_E_UP, TINY};
 use crate::attention::block::Input;
 use crate::attention::rules::At;
+use crate::attention::slots::Sequence;
 use crate::bound::{gamma, product_up, sum_up, up, UNIT};
 use crate::kernels;
 use crate::math;
-use crate::view::MatRef;
+use crate::simd::Isa;
+use crate::view::{Format, MatRef, RowsMat};
 
 /// Parts that the curve of the soft-cap is looked at in.
 const SLICES: usize = 16;
@@ -21,24 +23,37 @@ pub(super) struct Scores {
 }
 
 impl Scores {
-    /// `scale q.k` from the largest norms.
-    pub(super) fn of_products(input: &Input<'_>, order: Order, query_norm: f32, key_norm: f32) -> Option<Scores> {
+    /// `scale q.k` from the largest norms; a key may be `lost` away from what it stands for.
+    pub(super) fn of_products(
+        input: &Input<'_, Sequence<'_>>,
+        order: Order,
+        [query_norm, key_norm, lost]: [f32; 3],
+    ) -> Option<Scores> {
         let dim = input.shape.dim;
+        let scaled_keys = input.k.rows.format() == Format::I8;
         let scale2 = input.rules.scale2(dim);
         let products = product_up(query_norm, key_norm);
-        let size = product_up(product_up(sum_up(scale2, TINY), LN2_UP), products);
+        let natural = product_up(sum_up(scale2, TINY), LN2_UP);
+        let size = product_up(natural, products);
         // A scale, a query or a product that is subnormal is off by up to TINY / 2, times what it is multiplied by.
         let keys = product_up(dim as f32, sum_up(key_norm, 1.0));
         let underflow = product_up(sum_up(keys, products), TINY);
         // The query takes a rounding of its own; log2 e is off by 0.23 u, which the rest can only stretch.
         let roundings = order
             .of_products(dim)
-            .saturating_add(1 + input.rules.scale2_roundings(dim));
+            .saturating_add(1 + input.rules.scale2_roundings(dim) + usize::from(scaled_keys));
         let whole = gamma(roundings);
         let relative = sum_up(whole, product_up(0.25 * UNIT, sum_up(1.0, whole)));
         let error = sum_up(product_up(relative, size), underflow);
+        let error = sum_up(error, product_up(natural, product_up(query_norm, lost)));
         let size = sum_up(size, error);
-        let scaled = product_up(query_norm, scale2);
+        // Integers are summed before their scale brings the sum down.
+        let integers = if scaled_keys {
+            product_up(127.0, dim as f32)
+        } else {
+            1.0
+        };
+        let scaled = product_up(product_up(query_norm, scale2), integers);
         (scaled < HUGE && size < HUGE).then_some(Scores { size, error })
     }
 
@@ -94,7 +109,7 @@ impl Scores {
     }
 
     /// After bias and slopes; masks only take keys away.
-    pub(super) fn biased(self, input: &Input<'_>, at: At) -> Option<Scores> {
+    pub(super) fn biased<K>(self, input: &Input<'_, K>, at: At) -> Option<Scores> {
         if !(input.rules.has_bias() || input.rules.has_slopes()) {
             return Some(self);
         }
@@ -118,18 +133,57 @@ impl Scores {
 }
 
 /// At least the largest Euclidean norm of a row; infinite where some number is not finite or too large to square.
-pub(super) fn largest_norm(input: &Input<'_>, rows: MatRef<'_, f32>) -> f32 {
+pub(super) fn largest_norm(isa: Isa, rows: MatRef<'_, f32>) -> f32 {
+    norm(largest_square(isa, &RowsMat::F32(rows)), rows.cols())
+}
+
+/// That of a head's keys.
+pub(super) fn largest_key_norm(input: &Input<'_, Sequence<'_>>, batch: usize, head: usize, valid: usize) -> f32 {
+    let mut largest = 0.0f32;
+    input.k.pieces(batch, head, 0..valid, |rows, _| {
+        largest = largest.max(largest_square(input.isa, &rows));
+    });
+    norm(largest, input.shape.dim)
+}
+
+/// From the largest computed square: `dot` is off by gamma(dim / 16 + 6) relative, scales by three roundings more, and
+/// squares may underflow.
+fn norm(largest: f32, dim: usize) -> f32 {
+    if largest == f32::INFINITY {
+        return largest;
+    }
+    let relative = gamma((dim / 16).saturating_add(11));
+    let square = sum_up(largest, product_up(relative, largest));
+    let underflow = product_up(dim as f32, TINY);
+    product_up(math::sqrt(sum_up(square, underflow)), 1.0 + 2.0 * UNIT)
+}
+
+fn largest_square(isa: Isa, rows: &RowsMat<'_>) -> f32 {
     let mut largest = 0.0f32;
     for i in 0..rows.rows() {
-        let square = kernels::dot(input.isa, rows.row(i), rows.row(i));
+        let square = match rows {
+            RowsMat::F32(rows) => kernels::dot(isa, rows.row(i), rows.row(i)),
+            rows => widened_square(rows, i),
+        };
         if !square.is_finite() {
             return f32::INFINITY;
         }
         largest = largest.max(square);
     }
-    // `dot` is off by gamma(dim / 16 + 6) relative, and squares may underflow.
-    let relative = gamma(rows.cols() / 16 + 8);
-    let square = sum_up(largest, product_up(relative, largest));
-    let underflow = product_up(rows.cols() as f32, TINY);
-    product_up(math::sqrt(sum_up(square, underflow)), 1.0 + 2.0 * UNIT)
+    largest
+}
+
+/// The square of a row that is no f32, in the order of `dot`.
+fn widened_square(rows: &RowsMat<'_>, i: usize) -> f32 {
+    /// Scales below it are taken for it, so that none has a square that underflows.
+    const LEAST: f32 = 1e-18;
+    let (mut sums, mut room, mut scale) = ([0.0f32; 16], [0.0; 16], 1.0);
+    for first in (0..rows.cols()).step_by(16) {
+        let (numbers, of_row) = rows.numbers(i, first, &mut room);
+        scale = of_row;
+        sums.iter_mut().zip(numbers).for_each(|(sum, x)| *sum += x * x);
+    }
+    let square = kernels::sum_of(&sums);
+    let scale = if scale < LEAST { LEAST } else { scale };
+    (square * scale) * scale
 }

@@ -1,0 +1,416 @@
+//! Keys and values that arrive one after the other: kept in the caller's memory, in fewer bits, with a bound.
+
+mod saved;
+mod store;
+
+pub use store::Store;
+
+use super::certificate::Loss;
+use super::decode::Decode;
+use super::outputs::Outputs;
+use super::rules::Offset;
+use super::slots::{Pages, Sequence, Slots};
+use super::{Rules, Shape};
+use crate::bound::sum_up;
+use crate::error::Error;
+use crate::report::Report;
+use crate::scratch::Scratch;
+use crate::view::TensorRef;
+use core::ops::Range;
+
+/// The sizes of a [`Cache`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Heads of keys and values.
+    pub heads: usize,
+    /// Columns of keys.
+    pub dim: usize,
+    /// Columns of values.
+    pub value_dim: usize,
+    /// Keys of each head that there is room for.
+    pub capacity: usize,
+    /// The first keys that stay when others go.
+    pub kept: usize,
+}
+
+/// How far a cache has come: all that is not in its memory, so that a host can keep it as plain numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Keys that were appended since the beginning: the position of the next.
+    pub next: u64,
+    /// Position of the oldest key that is there besides the kept ones.
+    pub first: u64,
+    /// Room for keys that the cache had: as long as it has not been full, it may get more.
+    pub capacity: usize,
+    /// What storing has lost, over all rows so far.
+    pub loss: Loss,
+}
+
+impl Progress {
+    /// Nothing appended yet.
+    const fn start(capacity: usize) -> Progress {
+        Progress {
+            next: 0,
+            first: 0,
+            capacity,
+            loss: Loss::NONE,
+        }
+    }
+}
+
+/// A sequence's keys and values in the caller's memory, appended in place.
+///
+/// A key has a position, counted from the first that was ever appended. Memory is a ring: key `p` of the first `kept` lies
+/// in row `p`, key `p` beyond them in row `kept + (p - kept) % (capacity - kept)`, rows of a head next to each other. When
+/// it is full, [`append`](Cache::append) refuses until the caller has [evicted](Cache::evict) the oldest, or, with
+/// [`with_sliding`](Cache::with_sliding), lets the oldest go by itself: a window with sinks. With
+/// [`with_pages`](Cache::with_pages), rows lie in blocks of equal length wherever a table says.
+///
+/// [`Decode`] reads the keys where they lie, in the order of their positions: the bits are those of the same keys one after
+/// the other in plain memory, whatever the ring has turned and wherever the pages are.
+///
+/// ```
+/// use subquad::attention::{Cache, CacheShape, Outputs, Store};
+/// use subquad::{MatMut, Scratch, TensorRef};
+/// # fn main() -> Result<(), subquad::Error> {
+/// let shape = CacheShape { heads: 1, dim: 2, value_dim: 1, capacity: 3, kept: 1 };
+/// let (mut k, mut k_scales, mut v) = ([0i8; 6], [0.0; 3], [0u16; 3]);
+/// let mut cache = Cache::new(shape, Store::I8(&mut k, &mut k_scales), Store::F16(&mut v))?.with_sliding()?;
+/// for token in 0..10u8 {
+///     let (k, v) = ([0.5, f32::from(token)], [f32::from(token)]);
+///     cache.append(TensorRef::new(&k, [1, 1, 1, 2])?, TensorRef::new(&v, [1, 1, 1, 1])?)?;
+/// }
+/// assert_eq!([0, 1, 2].map(|key| cache.position(key)), [Some(0), Some(8), Some(9)]);
+///
+/// let plan = cache.decode(1, 1)?.with_bound();
+/// let mut work = vec![core::mem::MaybeUninit::uninit(); plan.need().bytes()];
+/// let mut out = [0.0];
+/// let outputs = Outputs { out: Some(MatMut::new(&mut out, 1, 1)?.into()), ..Outputs::default() };
+/// let report = cache.attend(&plan, TensorRef::new(&[0.0, 0.0], [1, 1, 1, 2])?, outputs, &mut Scratch::new(&mut work))?;
+/// assert!((out[0] - (0.0 + 8.0 + 9.0) / 3.0).abs() <= report.bound.value);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Cache<'a> {
+    shape: CacheShape,
+    keys: Store<'a>,
+    values: Store<'a>,
+    pages: Option<Pages<'a>>,
+    sliding: bool,
+    progress: Progress,
+}
+
+impl<'a> Cache<'a> {
+    /// An empty cache over memory for `heads * capacity` rows each. [`Error::Short`] where that is less,
+    /// [`Error::Parameter`] if more keys are kept than there is room for.
+    pub fn new(shape: CacheShape, keys: Store<'a>, values: Store<'a>) -> Result<Self, Error> {
+        let cache = Self::unchecked(shape, keys, values, None)?;
+        cache.has_room(shape.heads.checked_mul(shape.capacity).ok_or(Error::Overflow)?)?;
+        Ok(cache)
+    }
+
+    /// As [`new`](Cache::new), over pages of `block` rows of all heads: head h of page p begins at row
+    /// `(p * heads + h) * block`. Row r of the ring lies in page `table[r / block]`, as its row `r % block`, so that many
+    /// caches share one pool of pages.
+    ///
+    /// The table has `capacity / block` entries, rounded up ([`Error::Shape`]), each of a page that the memory holds
+    /// ([`Error::Range`]) and none twice, which is not checked. A host that makes a table longer makes the cache again, and
+    /// [resumes](Cache::resume).
+    pub fn with_pages(
+        shape: CacheShape,
+        keys: Store<'a>,
+        values: Store<'a>,
+        (table, block): (&'a [u32], usize),
+    ) -> Result<Self, Error> {
+        if block == 0 {
+            return Err(Error::Parameter);
+        }
+        let cache = Self::unchecked(shape, keys, values, Some(Pages { table, block }))?;
+        if table.len() != shape.capacity.div_ceil(block) {
+            return Err(Error::Shape);
+        }
+        let pages = cache.pages_in_memory();
+        if table.iter().any(|&page| page as usize >= pages) {
+            return Err(Error::Range);
+        }
+        Ok(cache)
+    }
+
+    fn unchecked(
+        shape: CacheShape,
+        keys: Store<'a>,
+        values: Store<'a>,
+        pages: Option<Pages<'a>>,
+    ) -> Result<Self, Error> {
+        if shape.kept > shape.capacity {
+            return Err(Error::Parameter);
+        }
+        if shape.heads == 0 {
+            return Err(Error::Shape);
+        }
+        Ok(Cache {
+            shape,
+            keys,
+            values,
+            pages,
+            sliding: false,
+            progress: Progress::start(shape.capacity),
+        })
+    }
+
+    fn has_room(&self, rows: usize) -> Result<(), Error> {
+        let CacheShape { dim, value_dim, .. } = self.shape;
+        if self.keys.rows(dim) < rows || self.values.rows(value_dim) < rows {
+            return Err(Error::Short);
+        }
+        Ok(())
+    }
+
+    /// Whole pages that both memories hold; one where there are none to speak of.
+    fn pages_in_memory(&self) -> usize {
+        let CacheShape {
+            heads, dim, value_dim, ..
+        } = self.shape;
+        let Some(Pages { block, .. }) = self.pages else {
+            return 1;
+        };
+        let rows = self.keys.rows(dim).min(self.values.rows(value_dim));
+        // Numbers without columns are everywhere; no table names more pages.
+        let pages = heads.checked_mul(block).and_then(|page| rows.checked_div(page));
+        pages.unwrap_or(0).min(u32::MAX as usize)
+    }
+
+    /// A full cache lets its oldest key go for each new one, but not the kept ones. [`Error::Parameter`] if it has no room
+    /// for others.
+    pub fn with_sliding(mut self) -> Result<Self, Error> {
+        if self.shape.kept >= self.shape.capacity {
+            return Err(Error::Parameter);
+        }
+        self.sliding = true;
+        Ok(self)
+    }
+
+    /// Goes on where another `Cache` over the same memory stopped, which had as much room, or less and was never full.
+    /// [`Error::Mismatch`] if no cache of this shape comes there.
+    pub fn resume(&mut self, progress: Progress) -> Result<(), Error> {
+        let capacity = self.shape.capacity;
+        let turned = progress.next > progress.capacity.min(capacity) as u64;
+        if progress.first > progress.next || self.held(&progress).is_none() || (turned && progress.capacity != capacity)
+        {
+            return Err(Error::Mismatch);
+        }
+        let Loss { key, value } = progress.loss;
+        if key.is_nan() || value.is_nan() || key < 0.0 || value < 0.0 {
+            return Err(Error::Parameter);
+        }
+        self.progress = Progress { capacity, ..progress };
+        Ok(())
+    }
+
+    /// Keys that are there at some point; `None` where that is more than there is room for.
+    fn held(&self, progress: &Progress) -> Option<usize> {
+        let CacheShape { capacity, kept, .. } = self.shape;
+        let begun = progress.next.min(kept as u64);
+        let window = progress.next - progress.first.max(begun).min(progress.next);
+        usize::try_from(begun.checked_add(window)?)
+            .ok()
+            .filter(|&held| held <= capacity)
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub const fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub const fn shape(&self) -> CacheShape {
+        self.shape
+    }
+
+    /// Keys that are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held(&self.progress).unwrap_or(0)
+    }
+
+    /// Whether no key is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The position of key number `key` of those that are there, the kept ones first.
+    #[must_use]
+    pub fn position(&self, key: usize) -> Option<u64> {
+        let kept = self.shape.kept;
+        if key >= self.len() {
+            None
+        } else if key < kept {
+            Some(key as u64)
+        } else {
+            Some(self.oldest() + (key - kept) as u64)
+        }
+    }
+
+    /// Position of the oldest key that may go.
+    fn oldest(&self) -> u64 {
+        self.progress.first.max(self.shape.kept as u64)
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.progress = Progress::start(self.shape.capacity);
+    }
+
+    /// Appends `(1, heads, n, dim)` keys and `(1, heads, n, value_dim)` values, and returns their positions.
+    ///
+    /// Errors, with nothing written: [`Error::Shape`], [`Error::Full`], [`Error::NonFinite`], and [`Error::Range`] for a
+    /// number that is too large for the format.
+    pub fn append(&mut self, k: TensorRef<'_, f32>, v: TensorRef<'_, f32>) -> Result<Range<u64>, Error> {
+        let CacheShape {
+            heads,
+            dim,
+            value_dim,
+            capacity,
+            ..
+        } = self.shape;
+        let n = k.rows();
+        let shape = |t: &TensorRef<'_, f32>| (t.batch(), t.heads(), t.rows(), t.cols());
+        if shape(&k) != (1, heads, n, dim) || shape(&v) != (1, heads, n, value_dim) {
+            return Err(Error::Shape);
+        }
+        let Progress { next, .. } = self.progress;
+        let end = next.checked_add(n as u64).ok_or(Error::Overflow)?;
+        if !self.sliding && n > capacity - self.len() {
+            return Err(Error::Full);
+        }
+        for (head, row) in (0..heads).flat_map(|head| (0..n).map(move |row| (head, row))) {
+            self.keys.check(k.matrix(0, head).row(row))?;
+            self.values.check(v.matrix(0, head).row(row))?;
+        }
+        for row in 0..n {
+            self.push(|head| (k.matrix(0, head).row(row), v.matrix(0, head).row(row)));
+        }
+        Ok(next..end)
+    }
+
+    /// Stores the next key and value of every head; the oldest goes if there is no room.
+    fn push<'r>(&mut self, rows: impl Fn(usize) -> (&'r [f32], &'r [f32])) {
+        if self.len() == self.shape.capacity {
+            self.progress.first = self.oldest() + 1;
+        }
+        let at = self.row_of(self.progress.next);
+        for head in 0..self.shape.heads {
+            let (k, v) = rows(head);
+            let at = self.place_of(at, head);
+            let [key, _] = self.keys.write(at, k);
+            let [_, value] = self.values.write(at, v);
+            self.progress.loss = self.progress.loss.or(Loss { key, value });
+        }
+        self.progress.next += 1;
+    }
+
+    /// The row of the ring that a position has.
+    fn row_of(&self, position: u64) -> usize {
+        let CacheShape { capacity, kept, .. } = self.shape;
+        match position.checked_sub(kept as u64) {
+            None => position as usize,
+            Some(beyond) => kept + beyond.checked_rem((capacity - kept) as u64).unwrap_or(0) as usize,
+        }
+    }
+
+    /// Where row `row` of the ring lies for a head, among all rows of the memory.
+    fn place_of(&self, row: usize, head: usize) -> usize {
+        match self.pages {
+            None => head * self.shape.capacity + row,
+            Some(Pages { table, block }) => {
+                let page = table.get(row / block.max(1)).map_or(0, |&page| page as usize);
+                (page * self.shape.heads + head) * block + row % block.max(1)
+            }
+        }
+    }
+
+    /// Lets the `n` oldest keys go, but none of those that are kept. [`Error::Range`] if there are fewer.
+    pub fn evict(&mut self, n: usize) -> Result<(), Error> {
+        let there = self.len().saturating_sub(self.shape.kept);
+        if n > there {
+            return Err(Error::Range);
+        }
+        if n > 0 {
+            self.progress.first = self.oldest() + n as u64;
+        }
+        Ok(())
+    }
+
+    /// A plan for `queries` new queries of `query_heads` heads against the keys that are there. The last query stands at
+    /// the last key, see [`Offset::ToEnd`]; add `with_rules(...)` to limit what the others see. Rules count keys as they
+    /// are there, the kept ones first: a window of the cache needs no rule, and slopes measure distances among what is left.
+    pub fn decode(&self, query_heads: usize, queries: usize) -> Result<Decode<'static>, Error> {
+        Decode::new(self.call(query_heads, queries))?.with_rules(Rules::new().with_offset(Offset::ToEnd))
+    }
+
+    fn call(&self, query_heads: usize, queries: usize) -> Shape {
+        Shape {
+            batch: 1,
+            query_heads,
+            kv_heads: self.shape.heads,
+            queries,
+            keys: self.len(),
+            dim: self.shape.dim,
+            value_dim: self.shape.value_dim,
+        }
+    }
+
+    /// Runs a plan made for this many keys; otherwise [`Error::Shape`]. With a bound, it is about the keys and values as
+    /// they were appended.
+    pub fn attend(
+        &self,
+        plan: &Decode<'_>,
+        q: TensorRef<'_, f32>,
+        outputs: Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let shape = self.call(q.heads(), q.rows());
+        if (q.batch(), q.cols()) != (1, self.shape.dim) {
+            return Err(Error::Shape);
+        }
+        let [keys, values] = self.sequences()?;
+        plan.attend(shape, self.progress.loss, [keys, values], q, outputs, scratch)
+    }
+
+    /// Keys and values in the order of their positions.
+    fn sequences(&self) -> Result<[Sequence<'_>; 2], Error> {
+        let CacheShape {
+            heads,
+            dim,
+            value_dim,
+            capacity,
+            kept,
+        } = self.shape;
+        let block = self.pages.map_or(capacity, |pages| pages.block);
+        let pages = self.pages_in_memory();
+        let slots = Slots {
+            kept,
+            turn: self.row_of(self.oldest()).saturating_sub(kept),
+            ring: capacity - kept,
+            pages: self.pages,
+        };
+        let keys = self.keys.view([pages, heads, block, dim])?;
+        let values = self.values.view([pages, heads, block, value_dim])?;
+        Ok([keys, values].map(|rows| Sequence { rows, slots }))
+    }
+}
+
+impl Loss {
+    /// Both losses, one after the other.
+    #[must_use]
+    pub(super) fn plus(self, other: Loss) -> Loss {
+        Loss {
+            key: sum_up(self.key, other.key),
+            value: sum_up(self.value, other.value),
+        }
+    }
+}

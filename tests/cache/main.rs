@@ -1,0 +1,225 @@
+//! A cache is the keys that are in it: the same bits as from plain memory, wherever they lie and whatever came before.
+
+mod heads;
+mod memory;
+mod saved;
+mod soak;
+
+use memory::{append, attend, noise, pairs, run, Room, Rooms};
+use subquad::attention::{Cache, CacheShape, Decode, Store};
+use subquad::{Error, Format, Isa, MatRef, TensorRef};
+
+const SHAPE: CacheShape = CacheShape {
+    heads: 1,
+    dim: 19,
+    value_dim: 21,
+    capacity: 300,
+    kept: 5,
+};
+
+#[test]
+fn a_ring_has_the_bits_of_plain_memory() {
+    let (rows, q) = (777, noise(1, 3 * SHAPE.dim));
+    let (k, v) = (noise(2, rows * SHAPE.dim), noise(3, rows * SHAPE.value_dim));
+    for formats in pairs() {
+        let mut ring = Rooms::new(formats, SHAPE);
+        let mut ring = ring.cache(SHAPE).with_sliding().unwrap();
+        append(&mut ring, &k, &v).unwrap();
+        assert_eq!(
+            (ring.len(), ring.position(5), ring.position(299)),
+            (300, Some(482), Some(776))
+        );
+        // The keys that are there, in another cache that has never been full.
+        let plain_shape = CacheShape {
+            capacity: 400,
+            kept: 0,
+            ..SHAPE
+        };
+        let mut plain = Rooms::new(formats, plain_shape);
+        let mut plain = plain.cache(plain_shape);
+        let (mut live_k, mut live_v) = (vec![], vec![]);
+        for key in 0..ring.len() {
+            let p = ring.position(key).unwrap() as usize;
+            live_k.extend_from_slice(&k[p * SHAPE.dim..][..SHAPE.dim]);
+            live_v.extend_from_slice(&v[p * SHAPE.value_dim..][..SHAPE.value_dim]);
+        }
+        append(&mut plain, &live_k, &live_v).unwrap();
+        for isa in Isa::all() {
+            let (a, b) = (attend(&ring, isa, &q), attend(&plain, isa, &q));
+            let out = |bits: Vec<u32>| bits[..3 * SHAPE.value_dim].to_vec();
+            assert_eq!(out(a.bits()), out(b.bits()), "{formats:?} on {}", isa.name());
+            // What went has left its loss.
+            assert!(a.report.bound.value >= b.report.bound.value && a.report.bound.value < 1.0);
+            if formats == [Format::F32; 2] {
+                let (k, v) = (
+                    MatRef::new(&live_k, 300, SHAPE.dim).unwrap(),
+                    MatRef::new(&live_v, 300, SHAPE.value_dim).unwrap(),
+                );
+                let q = MatRef::new(&q, 3, SHAPE.dim).unwrap();
+                let plan = Decode::for_views(q, k, v).unwrap().with_isa(isa).with_bound();
+                let c = run(&plan, [3, SHAPE.value_dim], |outputs, scratch| {
+                    plan.run(q.into(), k.into(), v.into(), outputs, scratch)
+                });
+                assert_eq!(a.bits(), c.bits());
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_have_the_bits_of_one_piece() {
+    let s = CacheShape {
+        heads: 2,
+        capacity: 100,
+        ..SHAPE
+    };
+    let q = noise(4, 4 * s.dim);
+    let (k, v) = (noise(5, 2 * 170 * s.dim), noise(6, 2 * 170 * s.value_dim));
+    for formats in pairs() {
+        let mut whole = Rooms::new(formats, s);
+        let mut whole = whole.cache(s).with_sliding().unwrap();
+        append(&mut whole, &k, &v).unwrap();
+        for block in [1, 7, 16, 99, 100, 130] {
+            let count = s.capacity.div_ceil(block);
+            // From the back, every second page of a pool.
+            let table: Vec<u32> = (0..count as u32).rev().map(|n| 2 * n + 1).collect();
+            let mut pool = Rooms::of_rows(formats, s, 2 * count * s.heads * block);
+            let Rooms(keys, values) = &mut pool;
+            let paged = Cache::with_pages(s, keys.store(), values.store(), (&table, block)).unwrap();
+            let mut paged = paged.with_sliding().unwrap();
+            append(&mut paged, &k, &v).unwrap();
+            let answer = |cache: &Cache<'_>| {
+                let plan = cache.decode(4, 1).unwrap().with_bound();
+                let q = TensorRef::new(&q, [1, 4, 1, s.dim]).unwrap();
+                let mut out = vec![0.0; 4 * s.value_dim];
+                let mut work = vec![std::mem::MaybeUninit::uninit(); plan.need().bytes()];
+                let outputs = subquad::attention::Outputs {
+                    out: Some(subquad::TensorMut::new(&mut out, [1, 4, 1, s.value_dim]).unwrap()),
+                    ..Default::default()
+                };
+                let mut scratch = subquad::Scratch::new(&mut work);
+                let report = cache.attend(&plan, q, outputs, &mut scratch).unwrap();
+                (out, report.bound)
+            };
+            assert_eq!(answer(&whole), answer(&paged), "{formats:?} block {block}");
+        }
+    }
+}
+
+#[test]
+fn a_host_keeps_the_progress_and_may_add_pages() {
+    let small = CacheShape {
+        capacity: 32,
+        kept: 0,
+        ..SHAPE
+    };
+    let large = CacheShape { capacity: 48, ..small };
+    let formats = [Format::I8, Format::Bf16];
+    let (k, v) = (noise(7, 48 * SHAPE.dim), noise(8, 48 * SHAPE.value_dim));
+    let mut pool = Rooms::of_rows(formats, SHAPE, 64);
+    let Rooms(keys, values) = &mut pool;
+    let mut cache = Cache::with_pages(small, keys.store(), values.store(), (&[3, 0], 16)).unwrap();
+    append(&mut cache, &k[..32 * SHAPE.dim], &v[..32 * SHAPE.value_dim]).unwrap();
+    let one = append(&mut cache, &k[..SHAPE.dim], &v[..SHAPE.value_dim]);
+    assert_eq!(one, Err(Error::Full));
+    let progress = cache.progress();
+    let mut cache = Cache::with_pages(large, keys.store(), values.store(), (&[3, 0, 2], 16)).unwrap();
+    cache.resume(progress).unwrap();
+    append(&mut cache, &k[32 * SHAPE.dim..], &v[32 * SHAPE.value_dim..]).unwrap();
+    let mut plain = Rooms::new(formats, large);
+    let mut plain = plain.cache(large);
+    append(&mut plain, &k, &v).unwrap();
+    let q = noise(9, SHAPE.dim);
+    let (a, b) = (attend(&cache, Isa::best(), &q), attend(&plain, Isa::best(), &q));
+    assert_eq!(a.bits(), b.bits());
+    // Once the ring has turned, its length is part of where the keys are.
+    cache.evict(7).unwrap();
+    append(&mut cache, &k[..SHAPE.dim], &v[..SHAPE.value_dim]).unwrap();
+    let turned = cache.progress();
+    let mut rooms = Rooms::new(formats, SHAPE);
+    let mut other = rooms.cache(CacheShape { kept: 0, ..SHAPE });
+    assert_eq!(other.resume(turned), Err(Error::Mismatch));
+}
+
+#[test]
+fn bad_calls_are_refused_and_change_nothing() {
+    let s = CacheShape {
+        heads: 2,
+        dim: 4,
+        value_dim: 3,
+        capacity: 6,
+        kept: 2,
+    };
+    let mut rooms = Rooms::new([Format::F16, Format::Bf16], s);
+    let mut cache = rooms.cache(s);
+    append(&mut cache, &noise(1, 2 * 4 * 4), &noise(2, 2 * 4 * 3)).unwrap();
+    let mut before = vec![0; cache.saved_len().unwrap()];
+    cache.save(&mut before).unwrap();
+    let (good_k, good_v) = (noise(3, 8), noise(4, 6));
+    let with = |x: f32, row: &[f32], at: usize| {
+        let mut row = row.to_vec();
+        row[at] = x;
+        row
+    };
+    assert_eq!(
+        append(&mut cache, &with(f32::NAN, &good_k, 7), &good_v),
+        Err(Error::NonFinite)
+    );
+    assert_eq!(
+        append(&mut cache, &good_k, &with(f32::INFINITY, &good_v, 5)),
+        Err(Error::NonFinite)
+    );
+    assert_eq!(
+        append(&mut cache, &with(65520.0, &good_k, 7), &good_v),
+        Err(Error::Range)
+    );
+    assert_eq!(
+        append(&mut cache, &good_k, &with(f32::MAX, &good_v, 0)),
+        Err(Error::Range)
+    );
+    assert_eq!(append(&mut cache, &noise(3, 24), &noise(4, 18)), Err(Error::Full));
+    let (k, v) = (
+        TensorRef::new(&good_k, [1, 2, 1, 4]).unwrap(),
+        TensorRef::new(&good_v, [1, 1, 2, 3]).unwrap(),
+    );
+    assert_eq!(cache.append(k, v), Err(Error::Shape));
+    assert_eq!(cache.evict(3), Err(Error::Range));
+    let mut after = vec![0; before.len()];
+    cache.save(&mut after).unwrap();
+    assert_eq!(before, after);
+    cache.evict(2).unwrap();
+    assert_eq!((cache.len(), cache.position(2)), (2, None));
+    append(&mut cache, &good_k, &good_v).unwrap();
+    assert_eq!((cache.len(), cache.position(2)), (3, Some(4)));
+    let mut progress = cache.progress();
+    progress.next = 100;
+    assert_eq!(cache.resume(progress), Err(Error::Mismatch));
+    cache.reset();
+    assert!(cache.is_empty());
+
+    let mut few = Room::new(Format::F32, 11, 4);
+    let mut enough = Room::new(Format::F32, 12, 3);
+    let none = Cache::new(s, few.store(), enough.store()).err();
+    assert_eq!(none, Some(Error::Short));
+    let (mut numbers, mut scales) = (vec![0; 48], vec![0.0; 11]);
+    let none = Cache::new(s, Store::I8(&mut numbers, &mut scales), enough.store()).err();
+    assert_eq!(none, Some(Error::Short));
+    let mut pool = Rooms::of_rows([Format::F32; 2], s, 16);
+    let Rooms(k, v) = &mut pool;
+    for (table, block, error) in [
+        (&[0u32, 4][..], 4, Error::Range),
+        (&[0], 4, Error::Shape),
+        (&[0, 1], 0, Error::Parameter),
+        (&[0, 1], 8, Error::Shape),
+    ] {
+        assert_eq!(
+            Cache::with_pages(s, k.store(), v.store(), (table, block)).err(),
+            Some(error)
+        );
+    }
+    let full = CacheShape { kept: 6, ..s };
+    assert_eq!(
+        Rooms::new([Format::F32; 2], s).cache(full).with_sliding().err(),
+        Some(Error::Parameter)
+    );
+}
