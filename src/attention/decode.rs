@@ -161,6 +161,7 @@ impl<'a> Decode<'a> {
                     let place = Place {
                         batch,
                         kv_head,
+                        head: kv_head.saturating_mul(group),
                         group,
                         start,
                         used,

@@ -8,6 +8,7 @@
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
 //! | [`Rounding`] | how far rounding can put their results off |
+//! | [`Share`] | a part of the work of `Exact`, for a thread of yours; feature `parallel` has rayon do it |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
 //! Scores pass through scale, soft-cap, bias, mask and softmax, in this order: the contract of the ONNX `Attention`
@@ -19,10 +20,13 @@ mod decode;
 mod exact;
 mod head;
 mod outputs;
+#[cfg(feature = "parallel")]
+mod parallel;
 mod partial;
 mod reach;
 mod rules;
 mod shape;
+mod split;
 
 pub use certificate::Rounding;
 pub use decode::Decode;
@@ -32,3 +36,6 @@ pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
+pub use split::Share;
+#[cfg(feature = "capi")]
+pub(crate) use split::Tasks;

@@ -5,4 +5,5 @@ mod mat;
 mod tensor;
 
 pub use mat::{MatMut, MatRef};
+pub(crate) use tensor::Layout;
 pub use tensor::{TensorMut, TensorRef};
