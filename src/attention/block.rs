@@ -113,7 +113,7 @@ impl Watch for Unwatched {
 /// Lanes that a call uses at once: all its rows, or as many as there are panels for.
 pub(super) const fn block_rows(shape: &Shape, lanes: usize) -> usize {
     let pairs = shape.queries.saturating_mul(shape.group());
-    let panels = pairs.div_ceil(lanes);
+    let panels = if lanes == 0 { 0 } else { pairs.div_ceil(lanes) };
     lanes * if panels < PANELS { panels } else { PANELS }
 }
 
@@ -155,6 +155,11 @@ impl<'s> Block<'s> {
             factor: scratch.take(rows)?,
             near: [true; PANELS],
         })
+    }
+
+    /// Lanes of all panels.
+    pub(super) const fn rows(&self) -> usize {
+        self.max.len()
     }
 
     /// What row `row` of the block has come to.

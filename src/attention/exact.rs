@@ -1,6 +1,6 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
-use super::block::{block_rows, Block, Input, Place, Unwatched, MOST_LANES};
+use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
 use super::certificate::{rounding, Order, Rounding};
 use super::outputs::{check_layouts, Outputs, Written};
 use super::rules::Rules;
@@ -296,7 +296,7 @@ impl<'a> Exact<'a> {
         report: &mut Report,
     ) {
         let group = task.group.len();
-        let rows = block_rows(&input.shape, kernels::block_lanes(input.isa));
+        let rows = block.rows();
         // A row of a block is a query and a head of the group; their product fits, see Shape::check.
         let (first, end) = (task.queries.start * group, task.queries.end * group);
         for batch in task.batch.clone() {

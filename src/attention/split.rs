@@ -117,11 +117,12 @@ impl Tasks {
                     group = 1;
                 }
                 _ => {
+                    let units = |unit: usize| shape.queries.div_ceil(unit.max(1));
                     let mut unit = whole_rows(panel.saturating_mul(PANELS), group);
-                    if shape.queries.div_ceil(unit) < wanted {
+                    if units(unit) < wanted {
                         unit = whole_rows(panel, group);
                     }
-                    cut(Axis::Queries, shape.queries.div_ceil(unit));
+                    cut(Axis::Queries, units(unit));
                     tasks.unit = unit;
                     // Several rows to a part: what lies inside of rows is not in one piece.
                     break;
