@@ -208,7 +208,9 @@ fn main() {
         kv_heads: 8,
         ..Shape::head(2048, 2048, 64, 64)
     };
-    records.add(exact("8 heads n=2048 d=64", &Inputs::new(heads), best, best, false));
+    let inputs = Inputs::new(heads);
+    records.add(exact("8 heads n=2048 d=64", &inputs, best, best, false));
+    two_shares(&mut records, &inputs, best);
     for (queries, keys, dim) in [(32, 32, 32), (128, 128, 64)] {
         let inputs = Inputs::new(Shape::head(queries, keys, dim, dim));
         records.add(exact(&format!("{queries}x{keys}x{dim}"), &inputs, best, best, false));
@@ -305,6 +307,37 @@ fn two_threads(records: &mut Records, inputs: &Inputs, isa: Isa) {
     records.add(Line {
         threads: 2.0 * peak_time / peaks_time,
         ..Line::new("multiply-adds two threads", isa, flops / peaks_time)
+    });
+}
+
+/// All heads in two shares, one per thread, against all of them on one; the line of multiply-adds is the machine's own.
+fn two_shares(records: &mut Records, inputs: &Inputs, isa: Isa) {
+    let mut one = Call::exact(inputs, isa, Rules::new()).checked(false, "one thread");
+    let plan = Exact::new(inputs.shape).unwrap().with_isa(isa);
+    let [q, k, v] = inputs.views(inputs.shape, 0);
+    let shape = [
+        1,
+        inputs.shape.query_heads,
+        inputs.shape.queries,
+        inputs.shape.value_dim,
+    ];
+    let mut out = Aligned::zeros(one.out.len());
+    let mut works = [memory(plan.need()), memory(plan.need())];
+    let mut both = || {
+        let (a, b) = plan.share(output(&mut out, shape).unwrap(), 2).unwrap().split_at(1);
+        let [x, y] = &mut works;
+        let run = |share, work| plan.run_share(q, k, v, share, &mut Scratch::new(work)).is_ok();
+        std::thread::scope(|scope| {
+            let a = scope.spawn(|| run(a, x));
+            assert!(run(b, y) && a.join().unwrap());
+        });
+    };
+    let [one_time, both_time] = race_of_threads(PATIENCE, [&mut || one.run(), &mut both]);
+    assert!(out.iter().eq(one.out.iter()), "threads change bits");
+    let name = format!("{} heads two threads", inputs.shape.query_heads);
+    records.add(Line {
+        threads: one_time / both_time,
+        ..Line::new(&name, isa, inputs.flops(false) / both_time)
     });
 }
 

@@ -949,6 +949,55 @@ int32_t subquad_attention_decode_with_bound(const struct subquad_attention *rule
                                             struct subquad_report *report);
 
 /**
+ * Into how many tasks subquad_attention_forward can be split where `wanted` are, written to `count`: at least one, at
+ * most `wanted`.
+ *
+ * Tasks write to memory of their own, one behind the other: heads and then row blocks of a head in the 4-D layout, row
+ * blocks of all heads in packed layouts. There are fewer where the layouts of the outputs have no such cuts in common,
+ * and where there are fewer rows. Of `outputs` only sizes, strides and which are null are looked at. Several tasks per
+ * thread make up for those that take longer, as the last rows of causal attention do.
+ *
+ * Errors as for subquad_attention_forward_need, and with nothing written: SUBQUAD_E_NULL (`count`, or every output where
+ * there is something to write), SUBQUAD_E_SHAPE and SUBQUAD_E_OVERLAP (of an output, with the shape and with itself),
+ * SUBQUAD_E_PARAMETER (`wanted` is 0).
+ *
+ * # Safety
+ * Every pointer in the rules reaches as far as the shape says, and `count` points to a size_t.
+ */
+int32_t subquad_attention_tasks(const struct subquad_attention *rules,
+                                struct subquad_shape shape,
+                                struct subquad_outputs outputs,
+                                size_t wanted,
+                                size_t *count);
+
+/**
+ * Task `index` of `count` of subquad_attention_forward with these arguments: when all have run, in any order and on any
+ * threads, the outputs hold the bits that one call gives.
+ *
+ * `count` is any number but 0, the same for all tasks; beyond what subquad_attention_tasks says, tasks have nothing to
+ * do. Each task takes scratch of its own, of subquad_attention_forward_need bytes, and may be given a report of its own.
+ * masked_rows and non_finite_rows of the reports add up to those of the call; repeated_blocks too, unless heads of one
+ * group are in different tasks.
+ *
+ * Every task checks all arguments as subquad_attention_forward does, with its errors; they are the same for all tasks,
+ * as long as the scratch is. In addition SUBQUAD_E_PARAMETER if `count` is 0, and SUBQUAD_E_RANGE if `index` is not less.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call, but for other
+ * tasks of the same split, to the outputs.
+ */
+int32_t subquad_attention_run_task(size_t index,
+                                   size_t count,
+                                   const struct subquad_attention *rules,
+                                   struct subquad_tensor q,
+                                   struct subquad_tensor k,
+                                   struct subquad_tensor v,
+                                   struct subquad_outputs outputs,
+                                   void *work,
+                                   size_t work_size,
+                                   struct subquad_report *report);
+
+/**
  * Appends keys (1 x heads x n x dim) and values (1 x heads x n x value_dim) behind those that are there, rounded to the
  * formats of the cache; what that loses goes into the bound of subquad_cache_attend.
  *

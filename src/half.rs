@@ -2,6 +2,9 @@
 //!
 //! From bits to f32 is exact. To bits rounds to nearest, ties to even; what is too large becomes infinity.
 
+/// What the exponent of f32 counts from, beyond that of f16.
+pub const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+
 /// The f32 that f16 `bits` mean. A NaN becomes quiet and keeps the rest of its payload, as the instructions do it.
 #[must_use]
 #[inline(always)]
@@ -9,7 +12,7 @@ pub const fn f32_from_f16(bits: u16) -> f32 {
     let sign = (bits as u32 & 0x8000) << 16;
     let magnitude = bits as u32 & 0x7fff;
     // In f32 the exponent counts from 112 lower: a power of two puts that right, subnormals included.
-    let scaled = (f32::from_bits(magnitude << 13) * 5.192_296_858_534_828e33).to_bits();
+    let scaled = (f32::from_bits(magnitude << 13) * TWO_TO_112).to_bits();
     let special = if magnitude >= 0x7c00 { 0x7f80_0000 } else { 0 };
     let quiet = if magnitude > 0x7c00 { 0x0040_0000 } else { 0 };
     f32::from_bits(sign | scaled | special | quiet)

@@ -18,6 +18,8 @@
 //! then [`simd`], [`kernels`], [`attention`], and `ffi` on top. A module uses only floors below it.
 #![no_std]
 #![deny(missing_docs)]
+// What only the C layer calls is not dead.
+#![cfg_attr(not(feature = "capi"), allow(dead_code))]
 
 #[cfg(any(feature = "std", test))]
 extern crate std;

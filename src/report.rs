@@ -31,6 +31,17 @@ impl Report {
         }
     }
 
+    /// Both parts of one piece of work: rows and blocks add up, and the promise is the weaker one.
+    pub const fn and(self, other: Report) -> Report {
+        Report {
+            isa: self.isa,
+            masked_rows: self.masked_rows.saturating_add(other.masked_rows),
+            non_finite_rows: self.non_finite_rows.saturating_add(other.non_finite_rows),
+            repeated_blocks: self.repeated_blocks.saturating_add(other.repeated_blocks),
+            bound: self.bound.or(other.bound),
+        }
+    }
+
     /// One more row is finished.
     pub(crate) fn count(&mut self, seen: bool, finite: bool) {
         self.masked_rows += usize::from(!seen && finite);

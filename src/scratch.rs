@@ -65,6 +65,21 @@ impl Need {
         }
     }
 
+    /// As much for each of `users` at the same time, from one buffer that is [split](Scratch::split) among them.
+    #[must_use]
+    pub const fn times(self, users: usize) -> Need {
+        let (Some(one), Some(others)) = (self.checked_bytes(), users.checked_sub(1)) else {
+            // No user needs nothing.
+            return if users == 0 { Need::NONE } else { self };
+        };
+        // Each loses bytes to alignment; those of the last are counted where all needs count theirs.
+        let pieces = match (one.checked_mul(others), self.pieces) {
+            (Some(others), Some(last)) => others.checked_add(last),
+            _ => None,
+        };
+        Need { pieces }
+    }
+
     /// Bytes that suffice for a buffer at any address; `None` when the size does not fit the address space.
     #[must_use]
     pub const fn checked_bytes(self) -> Option<usize> {
@@ -105,6 +120,9 @@ pub struct Scratch<'a> {
     used: usize,
     bytes: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
+
+// SAFETY: it is an exclusive borrow of plain bytes, and those may be used from any thread.
+unsafe impl Send for Scratch<'_> {}
 
 impl<'a> Scratch<'a> {
     /// Takes over `bytes`, which may be uninitialised and start at any address.
@@ -168,6 +186,23 @@ impl<'a> Scratch<'a> {
         }
     }
 
+    /// Takes the next `need` bytes out, to be used at the same time as the rest. [`Error::Short`] if there are fewer,
+    /// [`Error::Overflow`] where no buffer could do.
+    pub fn split(&mut self, need: Need) -> Result<Scratch<'a>, Error> {
+        self.check(need)?;
+        let bytes = need.bytes();
+        let taken = Scratch {
+            next: self.next,
+            left: bytes,
+            used: 0,
+            bytes: PhantomData,
+        };
+        self.next = self.next.wrapping_add(bytes);
+        self.left -= bytes;
+        self.used += bytes;
+        Ok(taken)
+    }
+
     /// Bytes from here to the next boundary.
     fn lost(&self) -> usize {
         (self.next as usize).wrapping_neg() & (ALIGN - 1)
@@ -197,6 +232,28 @@ mod tests {
             worst = worst.max(s.used());
         }
         assert_eq!(worst, need.bytes());
+    }
+
+    #[test]
+    fn parts_are_apart_and_enough_at_the_worst_address() {
+        let need = Need::NONE.and::<f32>(3).and::<f64>(5);
+        let all = need.times(3);
+        assert_eq!(all.bytes(), 3 * need.bytes());
+        assert_eq!((need.times(0), need.times(1)), (Need::NONE, need));
+        assert_eq!(need.times(usize::MAX / 2).checked_bytes(), None);
+        let mut bytes = vec![MaybeUninit::uninit(); all.bytes() + ALIGN];
+        let odd = 1 + (bytes.as_ptr() as usize).wrapping_neg() % ALIGN;
+        let mut s = Scratch::new(&mut bytes[odd..odd + all.bytes()]);
+        let mut parts = [0; 3].map(|_| s.split(need).unwrap());
+        assert_eq!(s.split(need).err(), Some(Error::Short));
+        let pieces = parts
+            .each_mut()
+            .map(|s| (s.take::<f32>(3).unwrap(), s.take::<f64>(5).unwrap()));
+        for (i, (a, b)) in (1..).zip(pieces) {
+            assert!(a.iter().all(|&x| x == 0.0) && b.iter().all(|&x| x == 0.0));
+            a.fill(i as f32);
+            b.fill(f64::from(i));
+        }
     }
 
     #[test]

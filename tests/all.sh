@@ -23,6 +23,8 @@ need_cmd qemu-aarch64 qemu-user
 need_cmd arm-none-eabi-gcc gcc-arm-none-eabi
 need_cmd aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need_cmd node nodejs
+need_cmd mpicc libopenmpi-dev
+need_cmd mpirun openmpi-bin
 need_pkg libc6-dev libnewlib-arm-none-eabi libc6-dev-arm64-cross lld-22 llvm-22 rust-web-llvm
 need_install
 
@@ -34,14 +36,15 @@ step() {
 }
 
 step cargo fmt --check
-step cargo clippy --quiet --all-targets --features emulation,capi -- -D warnings
+step cargo clippy --quiet --all-targets --features emulation,capi,parallel -- -D warnings
 step cargo clippy --quiet -- -D warnings
 step cargo clippy --quiet --no-default-features --features capi -- -D warnings
-step cargo test --quiet --features emulation,capi
+step cargo test --quiet --features emulation,capi,parallel
 # Without std, and without the hand-written back ends: what the portable code says must be the same.
 step cargo test --quiet --no-default-features --test onnx --test semantics
 step sh tests/sh/intrinsics.sh
 step sh tests/sh/c_hosts.sh
+step sh tests/sh/mpi.sh
 step sh tests/sh/cortex_m.sh
 step sh tests/sh/same_bits.sh
 now=$(date +%s)

@@ -15,7 +15,16 @@ fn generated() -> String {
     let mut builder = cbindgen::Builder::new()
         .with_config(cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap())
         .with_std_types(true);
-    for file in ["info", "types", "attention", "bound", "cache", "head", "kernels"] {
+    for file in [
+        "info",
+        "types",
+        "attention",
+        "bound",
+        "tasks",
+        "cache",
+        "head",
+        "kernels",
+    ] {
         builder = builder.with_src(root().join("src/ffi").join(file).with_extension("rs"));
     }
     let mut bytes = Vec::new();

@@ -14,7 +14,7 @@ use crate::view::TensorRef;
 pub(super) const MOST_LANES: usize = kernels::most_block_lanes();
 
 /// Panels of lanes that read a run of keys one after the other while it is in the second-level cache.
-const PANELS: usize = if cfg!(target_pointer_width = "64") { 2 } else { 1 };
+pub(super) const PANELS: usize = if cfg!(target_pointer_width = "64") { 2 } else { 1 };
 
 /// Working memory of a block of queries: up to [`PANELS`] panels of lanes. All of it is in the caller's scratch.
 pub(super) struct Block<'s> {
@@ -41,11 +41,14 @@ pub(super) struct Block<'s> {
     near: [bool; PANELS],
 }
 
-/// Which lane is which: lane `l` of a block is query `(start + l) / group`, head `(start + l) % group` of the group.
+/// Which lane is which: lane `l` of a block is query `(start + l) / group`, head `head + (start + l) % group`.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub batch: usize,
     pub kv_head: usize,
+    /// The first of the query heads, all of which read `kv_head`.
+    pub head: usize,
+    /// How many there are.
     pub group: usize,
     pub start: usize,
     /// Lanes in use, over all panels.
@@ -69,7 +72,7 @@ impl Place {
         let group = self.group.max(1);
         At {
             batch: self.batch,
-            head: self.kv_head * group + pair % group,
+            head: self.head + pair % group,
             query: pair / group,
         }
     }
@@ -110,7 +113,7 @@ impl Watch for Unwatched {
 /// Lanes that a call uses at once: all its rows, or as many as there are panels for.
 pub(super) const fn block_rows(shape: &Shape, lanes: usize) -> usize {
     let pairs = shape.queries.saturating_mul(shape.group());
-    let panels = pairs.div_ceil(lanes);
+    let panels = if lanes == 0 { 0 } else { pairs.div_ceil(lanes) };
     lanes * if panels < PANELS { panels } else { PANELS }
 }
 
@@ -152,6 +155,11 @@ impl<'s> Block<'s> {
             factor: scratch.take(rows)?,
             near: [true; PANELS],
         })
+    }
+
+    /// Lanes of all panels.
+    pub(super) const fn rows(&self) -> usize {
+        self.max.len()
     }
 
     /// What row `row` of the block has come to.

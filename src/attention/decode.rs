@@ -4,7 +4,6 @@ mod work;
 
 use super::block::{Input, Place};
 use super::certificate::{rounding, Loss, Order, Rounding};
-#[cfg(feature = "capi")]
 use super::exact::Exact;
 use super::outputs::Outputs;
 use super::rules::Rules;
@@ -48,7 +47,6 @@ impl<'a> Decode<'a> {
     }
 
     /// The same shape, rules and back end, in the order of decoding.
-    #[cfg(feature = "capi")]
     pub(crate) const fn from_exact(exact: &Exact<'a>) -> Self {
         let (shape, rules, isa) = exact.parts();
         Decode {
@@ -195,6 +193,7 @@ impl<'a> Decode<'a> {
                     let place = Place {
                         batch,
                         kv_head,
+                        head: kv_head.saturating_mul(group),
                         group,
                         start,
                         used,

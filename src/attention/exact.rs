@@ -1,16 +1,17 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
-use super::block::{block_rows, Block, Input, Place, Unwatched, MOST_LANES};
+use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
 use super::certificate::{rounding, Loss, Order, Rounding};
-use super::outputs::{Outputs, Written};
+use super::outputs::{check_layouts, Outputs, Written};
 use super::rules::Rules;
+use super::split::{Share, Task, Tasks};
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{MatMut, MatRef, TensorRef};
+use crate::view::{Layout, MatMut, MatRef, TensorRef};
 
 /// Exact attention. Rows are independent: the same bits however the queries are split among calls or threads.
 ///
@@ -55,7 +56,6 @@ impl<'a> Exact<'a> {
     }
 
     /// All at once, in place; a `run` of 0 is the built-in choice.
-    #[cfg(feature = "capi")]
     pub(crate) fn from_parts(shape: Shape, rules: Rules<'a>, isa: Isa, run: usize) -> Result<Self, Error> {
         shape.check()?;
         rules.check(&shape)?;
@@ -69,7 +69,6 @@ impl<'a> Exact<'a> {
     }
 
     /// Shape, rules and back end.
-    #[cfg(feature = "capi")]
     pub(crate) const fn parts(&self) -> (Shape, Rules<'a>, Option<Isa>) {
         (self.shape, self.rules, self.isa)
     }
@@ -172,11 +171,7 @@ impl<'a> Exact<'a> {
         outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let promise = if self.bound {
-            rounding(&self.input(q, k, v)?.stored(), Order::Chains, Loss::NONE)
-        } else {
-            Rounding::UNKNOWN
-        };
+        let promise = self.promise(&self.input(q, k, v)?);
         self.run_promised(q, k, v, outputs, scratch, &promise)
     }
 
@@ -191,45 +186,142 @@ impl<'a> Exact<'a> {
         promise: &Rounding,
     ) -> Result<Report, Error> {
         let input = self.input(q, k, v)?;
-        let Input { shape, isa, .. } = input;
-        outputs.check(&shape)?;
-        let biased = self.rules.limits() || outputs.scores.is_some();
-        let mut scratch = scratch.scope();
-        let mut block = Block::take(
-            &mut scratch,
-            &shape,
-            kernels::block_lanes(isa),
-            self.run_length(),
-            biased,
-        )?;
-        let mut report = Report::new(isa);
+        outputs.check(&input.shape)?;
+        let mut block = self.block(&input, &outputs, scratch)?;
+        let mut report = Report::new(input.isa);
         report.bound = promise.out;
-        let group = shape.group();
-        let pairs = shape.queries.saturating_mul(group);
-        let rows = block_rows(&shape, kernels::block_lanes(isa));
-        for batch in 0..shape.batch {
-            for kv_head in 0..shape.kv_heads {
-                for start in (0..pairs).step_by(rows.max(1)) {
-                    let used = (pairs - start).min(rows);
+        let task = Task::all(&input.shape);
+        self.run_task(&input, &task, &mut block, &mut outputs, promise, &mut report);
+        Ok(report)
+    }
+
+    /// The work of [`run`](Exact::run) in up to `wanted` tasks, to be shared out among threads; see [`Share`].
+    ///
+    /// Fewer where the outputs do not lie in memory such that they can be cut, or have fewer rows than that. Several tasks
+    /// per thread make up for those that take longer, as the last rows of causal attention do.
+    ///
+    /// Errors: [`Error::Shape`] if an output does not fit the plan, [`Error::Parameter`] if `wanted` is 0.
+    pub fn share<'o>(&self, outputs: Outputs<'o>, wanted: usize) -> Result<Share<'o>, Error> {
+        let tasks = self.tasks(&outputs.layouts(), wanted)?;
+        Ok(Share::whole(tasks, outputs))
+    }
+
+    /// The tasks of a call with outputs that lie like this; those of [`share`](Exact::share), with its errors.
+    pub(crate) fn tasks(&self, layouts: &[Option<&Layout>; 4], wanted: usize) -> Result<Tasks, Error> {
+        check_layouts(layouts, &self.shape)?;
+        let panel = kernels::block_lanes(self.isa.unwrap_or_else(Isa::best));
+        Tasks::new(self.shape, layouts, panel, wanted)
+    }
+
+    /// A share of the work; the others may be done before, after, or at the same time. The reports of all, put together
+    /// by [`Report::and`], are that of the whole, but for `repeated_blocks` where a group of heads was cut.
+    ///
+    /// Errors and scratch are those of [`run`](Exact::run), and [`Error::Shape`] if the share is of a plan for another
+    /// shape. [`with_bound`](Exact::with_bound) looks at all of the input, whatever the share.
+    pub fn run_share<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        share: Share<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let promise = self.promise(&self.input(q, k, v)?);
+        self.run_share_promised(q, k, v, share, scratch, &promise)
+    }
+
+    /// [`run_share`](Exact::run_share) with a promise from elsewhere.
+    pub(crate) fn run_share_promised<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        share: Share<'_>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        self.run_tasks(&self.input(q, k, v)?, share, scratch, promise)
+    }
+
+    /// The promise of a run, if it was asked for.
+    pub(super) fn promise(&self, input: &Input<'_>) -> Rounding {
+        if self.bound {
+            rounding(&input.stored(), Order::Chains, Loss::NONE)
+        } else {
+            Rounding::UNKNOWN
+        }
+    }
+
+    /// The tasks of a share, one after the other.
+    pub(super) fn run_tasks(
+        &self,
+        input: &Input<'_>,
+        mut share: Share<'_>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        if *share.shape() != self.shape {
+            return Err(Error::Shape);
+        }
+        let mut block = self.block(input, &share.outputs, scratch)?;
+        let mut report = Report::new(input.isa);
+        report.bound = promise.out;
+        for index in share.range.clone() {
+            let task = share.tasks.get(index);
+            self.run_task(input, &task, &mut block, &mut share.outputs, promise, &mut report);
+        }
+        Ok(report)
+    }
+
+    /// Working memory of a block of the whole shape.
+    pub(super) fn block<'s>(
+        &self,
+        input: &Input<'_>,
+        outputs: &Outputs<'_>,
+        scratch: &'s mut Scratch<'_>,
+    ) -> Result<Block<'s>, Error> {
+        let biased = self.rules.limits() || outputs.scores.is_some();
+        let lanes = kernels::block_lanes(input.isa);
+        Block::take(&mut scratch.scope(), &input.shape, lanes, self.run_length(), biased)
+    }
+
+    /// The rows of one task, wherever its outputs are. What is in the block before does not matter.
+    pub(super) fn run_task(
+        &self,
+        input: &Input<'_>,
+        task: &Task,
+        block: &mut Block<'_>,
+        outputs: &mut Outputs<'_>,
+        promise: &Rounding,
+        report: &mut Report,
+    ) {
+        let group = task.group.len();
+        let rows = block.rows();
+        // A row of a block is a query and a head of the group; their product fits, see Shape::check.
+        let (first, end) = (task.queries.start * group, task.queries.end * group);
+        for batch in task.batch.clone() {
+            for kv_head in task.kv_heads.clone() {
+                for start in (first..end).step_by(rows.max(1)) {
+                    let used = (end - start).min(rows);
                     let place = Place {
                         batch,
                         kv_head,
+                        head: kv_head * input.shape.group() + task.group.start,
                         group,
                         start,
                         used,
                     };
-                    block.load(&input, &place);
+                    block.load(input, &place);
                     report.repeated_blocks += match &mut outputs.scores {
-                        None => block.run(&input, &place, &mut Unwatched),
-                        Some((stage, scores)) => block.run(&input, &place, &mut Written { stage: *stage, scores }),
+                        None => block.run(input, &place, &mut Unwatched),
+                        Some((stage, scores)) => block.run(input, &place, &mut Written { stage: *stage, scores }),
                     };
                     for row in 0..used {
-                        outputs.finish(&input, promise, place.at(row), block.sums(row), &mut report);
+                        outputs.finish(input, promise, place.at(row), block.sums(row), report);
                     }
                 }
             }
         }
-        Ok(report)
     }
 
     /// How far rounding can put any entry of the output, and any log-sum-exp, off from real arithmetic. True for every
@@ -250,7 +342,7 @@ impl<'a> Exact<'a> {
 
     /// The views, if they are what was planned for. Inlined: out of line it costs firmware a hundred bytes more.
     #[inline(always)]
-    fn input<'v>(
+    pub(super) fn input<'v>(
         &'v self,
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,

@@ -10,6 +10,7 @@
 //! | [`Cache`] | keys and values that arrive one by one, in fewer bits: appended, evicted, paged, saved |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
+//! | [`Share`] | a part of the work of `Exact`, for a thread of yours; feature `parallel` has rayon do it |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
 //! Scores pass through scale, soft-cap, bias, mask and softmax, in this order: the contract of the ONNX `Attention`
@@ -22,11 +23,14 @@ mod decode;
 mod exact;
 mod head;
 mod outputs;
+#[cfg(feature = "parallel")]
+mod parallel;
 mod partial;
 mod reach;
 mod rules;
 mod shape;
 mod slots;
+mod split;
 
 pub use cache::{Cache, CacheShape, Progress, Store};
 pub use certificate::{Loss, Rounding};
@@ -37,3 +41,6 @@ pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
+pub use split::Share;
+#[cfg(feature = "capi")]
+pub(crate) use split::Tasks;

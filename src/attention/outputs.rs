@@ -8,7 +8,7 @@ use super::Shape;
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
-use crate::view::TensorMut;
+use crate::view::{Layout, TensorMut};
 
 /// Which scores to write, on their way from product to probability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,24 +82,56 @@ impl<'a> Sums<'a> {
     }
 }
 
+/// [`Error::Shape`] unless every output that is wanted has the shape of the call.
+pub(super) fn check_layouts(layouts: &[Option<&Layout>; 4], shape: &Shape) -> Result<(), Error> {
+    let cols = [shape.value_dim, 1, Partial::width(shape.value_dim), shape.keys];
+    let fits = |(layout, cols): (&Option<&Layout>, usize)| {
+        let wanted = [shape.batch, shape.query_heads, shape.queries, cols];
+        layout.is_none_or(|layout| layout.shape() == wanted)
+    };
+    if layouts.iter().zip(cols).all(fits) {
+        Ok(())
+    } else {
+        Err(Error::Shape)
+    }
+}
+
+impl<'a> Outputs<'a> {
+    /// The parts before row (batch, head, query) and from there on; see [`TensorMut::split_before`].
+    pub(super) fn split_before(self, at: [usize; 3]) -> (Self, Self) {
+        let Outputs {
+            out,
+            lse,
+            partials,
+            scores,
+        } = self;
+        let cut = |t: Option<TensorMut<'a, f32>>| t.map(|t| t.split_before(at)).unzip();
+        let (stage, scores) = scores.unzip();
+        let ((a, b), (c, d), (e, f), (g, h)) = (cut(out), cut(lse), cut(partials), cut(scores));
+        let part = |out, lse, partials, scores| Outputs {
+            out,
+            lse,
+            partials,
+            scores: stage.zip(scores),
+        };
+        (part(a, c, e, g), part(b, d, f, h))
+    }
+}
+
 impl Outputs<'_> {
     /// Every output that is wanted has the shape of the call.
     pub(super) fn check(&self, shape: &Shape) -> Result<(), Error> {
-        let fits = |t: &TensorMut<'_, f32>, cols: usize| {
-            (t.batch(), t.heads(), t.rows(), t.cols()) == (shape.batch, shape.query_heads, shape.queries, cols)
-        };
-        let all = self.out.as_ref().is_none_or(|t| fits(t, shape.value_dim))
-            && self.lse.as_ref().is_none_or(|t| fits(t, 1))
-            && self
-                .partials
-                .as_ref()
-                .is_none_or(|t| fits(t, Partial::width(shape.value_dim)))
-            && self.scores.as_ref().is_none_or(|(_, t)| fits(t, shape.keys));
-        if all {
-            Ok(())
-        } else {
-            Err(Error::Shape)
-        }
+        check_layouts(&self.layouts(), shape)
+    }
+
+    /// How those that are wanted lie in memory: output, log-sum-exp, partials, scores.
+    pub(super) fn layouts(&self) -> [Option<&Layout>; 4] {
+        [
+            self.out.as_ref().map(TensorMut::layout),
+            self.lse.as_ref().map(TensorMut::layout),
+            self.partials.as_ref().map(TensorMut::layout),
+            self.scores.as_ref().map(|(_, t)| t.layout()),
+        ]
     }
 
     /// Turns sums into an output row.

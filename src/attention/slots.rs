@@ -90,7 +90,7 @@ impl<'a> Sequence<'a> {
 
 impl<'a> Input<'a> {
     /// The same, for what reads keys and values in any form.
-    pub(super) fn stored(self) -> Input<'a, Sequence<'a>> {
+    pub(super) fn stored(&self) -> Input<'a, Sequence<'a>> {
         let Input {
             shape,
             rules,
@@ -98,7 +98,7 @@ impl<'a> Input<'a> {
             q,
             k,
             v,
-        } = self;
+        } = *self;
         Input {
             shape,
             rules,

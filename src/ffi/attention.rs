@@ -286,22 +286,34 @@ impl Call<'_> {
         &self,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        // SAFETY: the caller's promise; what will be written is apart from everything else.
+        unsafe { self.with_inputs(|plan, input, scratch| run(plan, input, self.outputs.view()?, scratch)) }
+    }
+
+    /// Checks everything, and makes views of what is read.
+    ///
+    /// # Safety
+    /// As for [`run`](Call::run), but for the outputs.
+    pub(super) unsafe fn with_inputs<T>(
+        &self,
+        run: impl FnOnce(&Plan<'_>, Input<'_>, &mut Scratch<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         // SAFETY: the caller's promise, word for word.
         let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
         self.check(rules)?;
         // SAFETY: the caller's promise; what will be written is apart from everything else.
-        let (input, outputs, mut scratch) = unsafe {
+        let (input, mut scratch) = unsafe {
             let input = Input {
                 q: self.q.view()?,
                 k: self.k.view()?,
                 v: self.v.view()?,
             };
-            (input, self.outputs.view()?, scratch(self.work, self.work_size)?)
+            (input, scratch(self.work, self.work_size)?)
         };
         let shape = Shape::of(&input.q, &input.k, &input.v)?;
         // SAFETY: the caller's promise, word for word.
         let plan = unsafe { Plan::new(rules, shape)? };
-        run(&plan, input, outputs, &mut scratch)
+        run(&plan, input, &mut scratch)
     }
 
     /// Every pointer is usable, something is wanted, and what will be written is apart from everything else.
@@ -315,11 +327,7 @@ impl Call<'_> {
         let writes = [out, lse, partials, scores, work, report];
         apart(&writes, &call)?;
         apart(&writes, &arrays)?;
-        let something = [q.batch, q.heads, q.rows, v.cols].iter().all(|&n| n != 0);
-        if something && outputs.all().iter().all(|t| t.data.is_null()) {
-            return Err(Error::Null);
-        }
-        Ok(())
+        outputs.wanted([q.batch, q.heads, q.rows, v.cols])
     }
 }
 
@@ -331,16 +339,31 @@ unsafe fn bytes_of(
     bytes: *mut usize,
     need: impl FnOnce(&Plan<'_>) -> Result<Need, Error>,
 ) -> Result<(), Error> {
-    let to = Extent::of(bytes, 1)?;
+    let number = |plan: &Plan<'_>| need(plan)?.checked_bytes().ok_or(Error::Overflow);
+    // SAFETY: the caller's promise, word for word.
+    unsafe { number_of(rules, shape, bytes, number) }
+}
+
+/// Answers a question about a plan.
+///
+/// # Safety
+/// As for [`bytes_of`].
+pub(super) unsafe fn number_of(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    to: *mut usize,
+    number: impl FnOnce(&Plan<'_>) -> Result<usize, Error>,
+) -> Result<(), Error> {
+    let answer = Extent::of(to, 1)?;
     let at = Extent::optional(rules, 1)?;
     // SAFETY: the caller's promise, word for word.
     let rules = unsafe { optional(rules)? }.unwrap_or(&subquad_attention::NONE);
-    apart(&[to], &rules.extents(shape.batch, shape.query_heads)?)?;
-    apart(&[to], &[at])?;
+    apart(&[answer], &rules.extents(shape.batch, shape.query_heads)?)?;
+    apart(&[answer], &[at])?;
     // SAFETY: the caller's promise, word for word.
     let plan = unsafe { Plan::new(rules, shape.into())? };
-    let need = need(&plan)?.checked_bytes().ok_or(Error::Overflow)?;
+    let number = number(&plan)?;
     // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
-    unsafe { give(bytes, need) };
+    unsafe { give(to, number) };
     Ok(())
 }

@@ -13,6 +13,7 @@ mod kernels;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
 mod rules;
+mod tasks;
 mod types;
 
 pub use attention::*;
@@ -21,6 +22,7 @@ pub use cache::*;
 pub use head::*;
 pub use info::*;
 pub use kernels::*;
+pub use tasks::*;
 pub use types::{
     subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor, subquad_tensor_mut,
 };

@@ -124,6 +124,15 @@ impl subquad_outputs {
         ])
     }
 
+    /// [`Error::Null`] if there is something to write, by sizes of which none is 0, and nothing is wanted.
+    pub(super) fn wanted(&self, sizes: [usize; 4]) -> Result<(), Error> {
+        let something = sizes.iter().all(|&n| n != 0);
+        if something && self.all().iter().all(|t| t.data.is_null()) {
+            return Err(Error::Null);
+        }
+        Ok(())
+    }
+
     /// # Safety
     /// The pointers reach as far as the sizes say, and nobody else uses that memory during 'a.
     pub(super) unsafe fn view<'a>(&self) -> Result<Outputs<'a>, Error> {
@@ -149,7 +158,7 @@ impl subquad_outputs {
     }
 }
 
-fn stage(number: i32) -> Result<Stage, Error> {
+pub(super) fn stage(number: i32) -> Result<Stage, Error> {
     match number {
         SUBQUAD_STAGE_RAW => Ok(Stage::Raw),
         SUBQUAD_STAGE_CAPPED => Ok(Stage::Capped),

@@ -8,4 +8,5 @@ mod tensor;
 pub use mat::{MatMut, MatRef};
 pub(crate) use rows::RowsMat;
 pub use rows::{Format, RowsRef};
+pub(crate) use tensor::Layout;
 pub use tensor::{TensorMut, TensorRef};

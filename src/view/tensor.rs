@@ -6,12 +6,48 @@ use crate::error::Error;
 
 /// Shape and strides, checked; shared by both views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
+pub(crate) struct Layout {
     shape: [usize; 4],
     strides: [usize; 3],
 }
 
 impl Layout {
+    /// Strides of batch, head and row, of a tensor to write: [`Error::Overlap`] if two entries share an element.
+    pub(crate) const fn to_write(shape: [usize; 4], strides: [usize; 3]) -> Result<Layout, Error> {
+        let layout = Layout { shape, strides };
+        match (span(&layout.axes()), disjoint(layout.axes())) {
+            (Err(e), _) | (Ok(_), Err(e)) => Err(e),
+            _ => Ok(layout),
+        }
+    }
+
+    pub(crate) const fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// Whether axis `axis` (batch, head or row) steps over all that the others in `among` reach together: then a cut
+    /// across it is a cut of the memory in two.
+    pub(crate) fn outermost(&self, axis: usize, among: [bool; 3]) -> bool {
+        let [b, h, r, c] = self.axes();
+        let mut stride = 0;
+        let mut inner = [b, h, r, c];
+        for (i, (other, among)) in inner.iter_mut().zip(among).enumerate() {
+            if i == axis {
+                stride = other.stride;
+            }
+            if i == axis || !among {
+                other.len = other.len.min(1);
+            }
+        }
+        span(&inner).is_ok_and(|reach| reach <= stride)
+    }
+
+    /// The element at which row (batch, head, row) begins.
+    pub(crate) fn element(&self, [batch, head, row]: [usize; 3]) -> usize {
+        let [.., rs] = self.strides;
+        self.start(batch, head).wrapping_add(row.wrapping_mul(rs))
+    }
+
     const fn axes(&self) -> [Axis; 4] {
         let ([b, h, r, c], [bs, hs, rs]) = (self.shape, self.strides);
         [
@@ -163,6 +199,8 @@ impl<'a, T> From<MatRef<'a, T>> for TensorRef<'a, T> {
 pub struct TensorMut<'a, T> {
     data: &'a mut [T],
     layout: Layout,
+    /// Elements that lie before `data`: not 0 for a part of a tensor, in which rows keep their numbers.
+    before: usize,
 }
 
 impl<'a, T> TensorMut<'a, T> {
@@ -191,8 +229,17 @@ impl<'a, T> TensorMut<'a, T> {
         match (span(&layout.axes()), disjoint(layout.axes())) {
             (Err(e), _) | (Ok(_), Err(e)) => Err(e),
             (Ok(n), Ok(())) if n > data.len() => Err(Error::Short),
-            _ => Ok(TensorMut { data, layout }),
+            _ => Ok(TensorMut {
+                data,
+                layout,
+                before: 0,
+            }),
         }
+    }
+
+    /// A part of a tensor: `data` is its elements from number `before` on. Rows outside of them are empty.
+    pub(crate) const fn window(data: &'a mut [T], layout: Layout, before: usize) -> Self {
+        TensorMut { data, layout, before }
     }
 
     shape_getters!();
@@ -205,6 +252,7 @@ impl<'a, T> TensorMut<'a, T> {
             return &mut [];
         }
         let start = self.layout.start(batch, head).wrapping_add(row.wrapping_mul(stride));
+        let start = start.wrapping_sub(self.before);
         self.data.get_mut(start..start.wrapping_add(cols)).unwrap_or(&mut [])
     }
 
@@ -213,7 +261,24 @@ impl<'a, T> TensorMut<'a, T> {
         TensorMut {
             data: self.data,
             layout: self.layout,
+            before: self.before,
         }
+    }
+
+    pub(crate) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The elements before row (batch, head, row), and those from there on. Rows keep their numbers; what lies in the
+    /// other part is empty here, and so is a row that the cut goes through.
+    pub(crate) fn split_before(self, at: [usize; 3]) -> (Self, Self) {
+        let cut = self.layout.element(at).saturating_sub(self.before).min(self.data.len());
+        // The cut is at most the length, so there is no other case.
+        let (a, b) = self.data.split_at_mut_checked(cut).unwrap_or_default();
+        (
+            Self::window(a, self.layout, self.before),
+            Self::window(b, self.layout, self.before.saturating_add(cut)),
+        )
     }
 }
 
@@ -226,6 +291,7 @@ impl<'a, T> From<MatMut<'a, T>> for TensorMut<'a, T> {
         TensorMut {
             data: m.into_data(),
             layout,
+            before: 0,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Forward {
     pub report: *mut subquad_report,
     pub shape: subquad_shape,
     pub want_scores: i32,
+    /// The first task to run, and how many there are.
+    pub tasks: [usize; 2],
     pub bytes: *mut usize,
     pub floats: *mut f32,
     pub lengths: *mut usize,
@@ -155,6 +157,7 @@ pub fn good(m: &Memory) -> Forward {
         report: m.at(Region::Report),
         shape: SHAPE,
         want_scores: 1,
+        tasks: [0, 3],
         bytes: m.at(Region::Out),
         floats: m.at(Region::Floats),
         lengths: m.at(Region::Lengths),
@@ -333,7 +336,7 @@ pub fn forward_rows() -> Vec<Spoil> {
 }
 
 /// Nothing to do along an axis of the queries: pointers may be null, rules of that size are gone.
-fn no_queries(a: &mut Forward, axis: fn(&mut subquad_tensor_mut) -> &mut usize) {
+pub fn no_queries(a: &mut Forward, axis: fn(&mut subquad_tensor_mut) -> &mut usize) {
     a.rules_at = null_mut();
     let outputs = &mut a.outputs;
     for t in [

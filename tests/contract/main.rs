@@ -14,6 +14,7 @@ mod memory;
 mod need;
 mod partial;
 mod rules;
+mod tasks;
 
 use memory::{Memory, Region};
 use std::collections::BTreeSet;
@@ -164,6 +165,7 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .chain(attention::tables())
         .chain(bound::tables())
         .chain(need::tables())
+        .chain(tasks::tables())
         .chain(head::tables())
         .chain(cache::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
@@ -204,6 +206,11 @@ fn every_function_has_every_row_and_keeps_it() {
 #[test]
 fn bounds_are_there_where_they_were_asked_for() {
     bound::check_bounds(&Memory::new());
+}
+
+#[test]
+fn tasks_are_the_call_in_any_order() {
+    tasks::check_tasks(&Memory::new());
 }
 
 #[test]

@@ -68,13 +68,13 @@ done
 
 warnings="-Wall -Wextra -Wshadow -Wconversion -pedantic -Werror"
 
-# host COMPILER STANDARD SOURCE: compiles, then runs against both libraries.
+# host COMPILER STANDARD SOURCE [FLAG]: compiles, then runs against both libraries.
 host() {
     out=$bin/$(basename "$3" | tr . _)-$(basename "$1")-$2
     # shellcheck disable=SC2086 # a list on purpose
-    $1 -std="$2" $warnings -O1 -g -Iinclude "$3" "$archive" -lm -o "$out-static" || die "$1 -std=$2 $3"
+    $1 -std="$2" $warnings -O1 -g ${4:-} -Iinclude "$3" "$archive" -lm -o "$out-static" || die "$1 -std=$2 $3"
     # shellcheck disable=SC2086
-    $1 -std="$2" $warnings -O1 -g -Iinclude "$3" "$shared" -Wl,-rpath,"$(dirname "$shared")" -lm -o "$out-shared" ||
+    $1 -std="$2" $warnings -O1 -g ${4:-} -Iinclude "$3" "$shared" -Wl,-rpath,"$(dirname "$shared")" -lm -o "$out-shared" ||
         die "$1 -std=$2 $3"
     for kind in static shared; do
         line=$("$out-$kind") || die "$out-$kind failed: $line"
@@ -86,6 +86,18 @@ for standard in c99 c11 c17; do
     for example in attention head cache; do
         host gcc $standard ffi-examples/c/$example.c
         host "clang-$CLANG" $standard ffi-examples/c/$example.c
+    done
+done
+for example in threads_pthreads threads_openmp; do
+    for compiler in gcc "clang-$CLANG"; do
+        # Debian's clang brings no OpenMP of its own.
+        case $example-$compiler in
+        threads_openmp-clang*) continue ;;
+        threads_openmp-*) threads=-fopenmp ;;
+        *) threads=-pthread ;;
+        esac
+        OMP_NUM_THREADS=4 host "$compiler" c99 "ffi-examples/c/$example.c" $threads
+        OMP_NUM_THREADS=4 host "$compiler" c11 "ffi-examples/c/$example.c" $threads
     done
 done
 for standard in c++17 c++20; do
@@ -118,6 +130,10 @@ for program in attention_c-gcc-c99-static head_c-gcc-c99-static cache_c-gcc-c99-
     valgrind --quiet --error-exitcode=9 --partial-loads-ok=no --leak-check=full "$bin/$program" 48 21 ||
         die "valgrind: $program"
 done
+
+say "helgrind: no two tasks write to the same place"
+valgrind --quiet --tool=helgrind --error-exitcode=9 "$bin/threads_pthreads_c-gcc-c11-static" 3 ||
+    die "helgrind: threads_pthreads"
 
 say "speed"
 for n in 4096 128; do
