@@ -187,12 +187,7 @@ impl<'a> Exact<'a> {
     ) -> Result<Report, Error> {
         let input = self.input(q, k, v)?;
         outputs.check(&input.shape)?;
-        let mut block = self.block(&input, &outputs, scratch)?;
-        let mut report = Report::new(input.isa);
-        report.bound = promise.out;
-        let task = Task::all(&input.shape);
-        self.run_task(&input, &task, &mut block, &mut outputs, promise, &mut report);
-        Ok(report)
+        self.run_task(&input, &Task::all(&input.shape), &mut outputs, scratch, promise)
     }
 
     /// The work of [`run`](Exact::run) in up to `wanted` tasks, to be shared out among threads; see [`Share`].
@@ -263,38 +258,34 @@ impl<'a> Exact<'a> {
         if *share.shape() != self.shape {
             return Err(Error::Shape);
         }
-        let mut block = self.block(input, &share.outputs, scratch)?;
-        let mut report = Report::new(input.isa);
-        report.bound = promise.out;
-        for index in share.range.clone() {
+        // Without a task, arguments are still those of a call.
+        let first = share.range.next().unwrap_or(usize::MAX);
+        let mut run = |index| {
             let task = share.tasks.get(index);
-            self.run_task(input, &task, &mut block, &mut share.outputs, promise, &mut report);
+            self.run_task(input, &task, &mut share.outputs, scratch, promise)
+        };
+        let mut report = run(first)?;
+        for index in share.range {
+            report = report.and(run(index)?);
         }
         Ok(report)
     }
 
-    /// Working memory of a block of the whole shape.
-    pub(super) fn block<'s>(
-        &self,
-        input: &Input<'_>,
-        outputs: &Outputs<'_>,
-        scratch: &'s mut Scratch<'_>,
-    ) -> Result<Block<'s>, Error> {
-        let biased = self.rules.limits() || outputs.scores.is_some();
-        let lanes = kernels::block_lanes(input.isa);
-        Block::take(&mut scratch.scope(), &input.shape, lanes, self.run_length(), biased)
-    }
-
-    /// The rows of one task, wherever its outputs are. What is in the block before does not matter.
-    pub(super) fn run_task(
+    /// The rows of one task, wherever its outputs are.
+    fn run_task(
         &self,
         input: &Input<'_>,
         task: &Task,
-        block: &mut Block<'_>,
         outputs: &mut Outputs<'_>,
+        scratch: &mut Scratch<'_>,
         promise: &Rounding,
-        report: &mut Report,
-    ) {
+    ) -> Result<Report, Error> {
+        let biased = self.rules.limits() || outputs.scores.is_some();
+        let lanes = kernels::block_lanes(input.isa);
+        let mut scratch = scratch.scope();
+        let mut block = Block::take(&mut scratch, &input.shape, lanes, self.run_length(), biased)?;
+        let mut report = Report::new(input.isa);
+        report.bound = promise.out;
         let group = task.group.len();
         let rows = block.rows();
         // A row of a block is a query and a head of the group; their product fits, see Shape::check.
@@ -317,11 +308,12 @@ impl<'a> Exact<'a> {
                         Some((stage, scores)) => block.run(input, &place, &mut Written { stage: *stage, scores }),
                     };
                     for row in 0..used {
-                        outputs.finish(input, promise, place.at(row), block.sums(row), report);
+                        outputs.finish(input, promise, place.at(row), block.sums(row), &mut report);
                     }
                 }
             }
         }
+        Ok(report)
     }
 
     /// How far rounding can put any entry of the output, and any log-sum-exp, off from real arithmetic. True for every

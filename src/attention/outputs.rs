@@ -120,6 +120,7 @@ impl<'a> Outputs<'a> {
 
 impl Outputs<'_> {
     /// Every output that is wanted has the shape of the call.
+    #[inline(always)]
     pub(super) fn check(&self, shape: &Shape) -> Result<(), Error> {
         check_layouts(&self.layouts(), shape)
     }

@@ -115,6 +115,7 @@ impl subquad_outputs {
         [self.out, self.lse, self.partials, self.scores]
     }
 
+    #[inline(always)]
     pub(super) fn extents(&self) -> Result<[Extent; 4], Error> {
         Ok([
             self.out.optional_extent()?,
@@ -124,7 +125,9 @@ impl subquad_outputs {
         ])
     }
 
-    /// [`Error::Null`] if there is something to write, by sizes of which none is 0, and nothing is wanted.
+    /// [`Error::Null`] if there is something to write, by sizes of which none is 0, and nothing is wanted. Inlined like
+    /// the extents: firmware has one caller of each, and out of line they cost it a hundred bytes.
+    #[inline(always)]
     pub(super) fn wanted(&self, sizes: [usize; 4]) -> Result<(), Error> {
         let something = sizes.iter().all(|&n| n != 0);
         if something && self.all().iter().all(|t| t.data.is_null()) {
