@@ -101,7 +101,8 @@ mod tests {
     fn between_two_numbers_the_nearest_is_taken_and_ties_go_to_even() {
         let up = |x: f32| f32::from_bits(x.to_bits() + 1);
         let down = |x: f32| f32::from_bits(x.to_bits() - 1);
-        let formats: [(fn(u16) -> f32, fn(f32) -> u16, u16); 2] = [
+        type Format = (fn(u16) -> f32, fn(f32) -> u16, u16);
+        let formats: [Format; 2] = [
             (f32_from_f16, f16_from_f32, 0x7c00),
             (f32_from_bf16, bf16_from_f32, 0x7f80),
         ];
