@@ -103,7 +103,7 @@ fn main() {
             (8, 1_000_000, 64),
         ] {
             let shape = format!("{queries} of {keys} d={dim}");
-            if !only.as_ref().is_none_or(|only| *only == shape) {
+            if only.as_ref().is_some_and(|only| *only != shape) {
                 continue;
             }
             let (k, v) = (Rows::new(keys, dim, 2), Rows::new(keys, dim, 3));
