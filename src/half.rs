@@ -2,8 +2,8 @@
 //!
 //! From bits to f32 is exact. To bits rounds to nearest, ties to even; what is too large becomes infinity.
 
-/// What the exponent of f32 counts from, beyond that of f16.
-pub const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+/// 2^112: by so much the exponents of f16 and f32 are apart.
+pub(crate) const APART: f32 = f32::from_bits((127 + 112) << 23);
 
 /// The f32 that f16 `bits` mean. A NaN becomes quiet and keeps the rest of its payload, as the instructions do it.
 #[must_use]
@@ -12,7 +12,7 @@ pub const fn f32_from_f16(bits: u16) -> f32 {
     let sign = (bits as u32 & 0x8000) << 16;
     let magnitude = bits as u32 & 0x7fff;
     // In f32 the exponent counts from 112 lower: a power of two puts that right, subnormals included.
-    let scaled = (f32::from_bits(magnitude << 13) * TWO_TO_112).to_bits();
+    let scaled = (f32::from_bits(magnitude << 13) * APART).to_bits();
     let special = if magnitude >= 0x7c00 { 0x7f80_0000 } else { 0 };
     let quiet = if magnitude > 0x7c00 { 0x0040_0000 } else { 0 };
     f32::from_bits(sign | scaled | special | quiet)
@@ -101,12 +101,10 @@ mod tests {
     fn between_two_numbers_the_nearest_is_taken_and_ties_go_to_even() {
         let up = |x: f32| f32::from_bits(x.to_bits() + 1);
         let down = |x: f32| f32::from_bits(x.to_bits() - 1);
-        type Format = (fn(u16) -> f32, fn(f32) -> u16, u16);
-        let formats: [Format; 2] = [
-            (f32_from_f16, f16_from_f32, 0x7c00),
-            (f32_from_bf16, bf16_from_f32, 0x7f80),
-        ];
-        for (from, to, infinite) in formats {
+        type Conversions = (fn(u16) -> f32, fn(f32) -> u16);
+        let f16: Conversions = (f32_from_f16, f16_from_f32);
+        let bf16: Conversions = (f32_from_bf16, bf16_from_f32);
+        for ((from, to), infinite) in [(f16, 0x7c00), (bf16, 0x7f80)] {
             for low in 0..infinite - 1 {
                 let middle = ((f64::from(from(low)) + f64::from(from(low + 1))) / 2.0) as f32;
                 let even = low + (low & 1);

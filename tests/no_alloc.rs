@@ -4,7 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
-use subquad::attention::{Decode, Exact, Head, Offset, Outputs, Partial, Rules, Segments, Shape, Stage};
+use subquad::attention::{
+    Cache, CacheShape, Decode, Exact, Head, Offset, Outputs, Partial, Rules, Segments, Shape, Stage, Store,
+};
 use subquad::{kernels, Error, Isa, MatMut, MatRef, Scratch, TensorMut, TensorRef};
 
 thread_local! {
@@ -203,6 +205,40 @@ fn attention_allocates_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_cache_allocates_nothing() {
+    let shape = CacheShape {
+        heads: 2,
+        dim: 5,
+        value_dim: 3,
+        capacity: 40,
+        kept: 2,
+    };
+    let (rows, tokens) = (2 * 40, 100);
+    let (mut k, mut scales, mut v) = (vec![0i8; rows * 5], vec![0.0; rows], vec![0u16; rows * 3]);
+    let (new_k, new_v, q) = (numbers(2 * tokens * 5), numbers(2 * tokens * 3), numbers(4 * 5));
+    let (mut out, mut saved, mut work) = (vec![0.0; 4 * 3], vec![0; 1 << 14], vec![MaybeUninit::uninit(); 1 << 16]);
+    let bound = without_memory("a cache", || {
+        let mut cache = Cache::new(shape, Store::I8(&mut k, &mut scales), Store::F16(&mut v))?.with_sliding()?;
+        cache.append(
+            TensorRef::new(&new_k, [1, 2, tokens, 5])?,
+            TensorRef::new(&new_v, [1, 2, tokens, 3])?,
+        )?;
+        cache.evict(3)?;
+        let n = cache.save(&mut saved)?;
+        cache.load(saved.get(..n).ok_or(Error::Short)?)?;
+        let plan = cache.decode(4, 1)?.with_bound();
+        let outputs = Outputs {
+            out: Some(TensorMut::new(&mut out, [1, 4, 1, 3])?),
+            ..Outputs::default()
+        };
+        let q = TensorRef::new(&q, [1, 4, 1, 5])?;
+        let report = cache.attend(&plan, q, outputs, &mut Scratch::new(&mut work))?;
+        Ok(report.bound.value)
+    });
+    assert!(bound.is_finite());
 }
 
 #[test]

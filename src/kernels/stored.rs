@@ -11,10 +11,10 @@ use crate::view::{MatRef, RowsMat};
 pub(crate) fn row_scores(isa: Isa, q: MatRef<'_, f32>, k: RowsMat<'_>, out: &mut [f32], stride: usize) {
     match k {
         RowsMat::F32(k) => scores(isa, q, k, out, stride),
-        RowsMat::F16(k) => scores_f16(isa, q, k, out, stride),
-        RowsMat::Bf16(k) => scores_bf16(isa, q, k, out, stride),
+        RowsMat::F16(k) => f16_scores(isa, q, k, out, stride),
+        RowsMat::Bf16(k) => bf16_scores(isa, q, k, out, stride),
         RowsMat::I8(k, scales) => {
-            scores_i8(isa, q, k, out, stride);
+            i8_scores(isa, q, k, out, stride);
             let scales = scales.get(..k.rows()).unwrap_or(&[]);
             for row in out.chunks_mut(stride.max(1)).take(q.rows()) {
                 row.iter_mut().zip(scales).for_each(|(x, &scale)| *x *= scale);
@@ -29,10 +29,10 @@ pub(crate) fn row_values(isa: Isa, rows: &mut Rows<'_>, v: RowsMat<'_>, masked: 
     match (v, masked) {
         (RowsMat::F32(v), false) => values(isa, rows, v),
         (RowsMat::F32(v), true) => masked_values(isa, rows, v),
-        (RowsMat::F16(v), false) => values_f16(isa, rows, v),
-        (RowsMat::F16(v), true) => masked_values_f16(isa, rows, v),
-        (RowsMat::Bf16(v), false) => values_bf16(isa, rows, v),
-        (RowsMat::Bf16(v), true) => masked_values_bf16(isa, rows, v),
+        (RowsMat::F16(v), false) => f16_values(isa, rows, v),
+        (RowsMat::F16(v), true) => masked_f16_values(isa, rows, v),
+        (RowsMat::Bf16(v), false) => bf16_values(isa, rows, v),
+        (RowsMat::Bf16(v), true) => masked_bf16_values(isa, rows, v),
         (RowsMat::I8(v, scales), _) => {
             let scales = scales.get(..v.rows()).unwrap_or(&[]);
             for row in rows.weights.chunks_mut(rows.weight_stride.max(1)).take(rows.count) {
@@ -41,9 +41,9 @@ pub(crate) fn row_values(isa: Isa, rows: &mut Rows<'_>, v: RowsMat<'_>, masked: 
                 weights.for_each(|(w, &scale)| *w = if *w < 0.0 { *w } else { *w * scale });
             }
             if masked {
-                masked_values_i8(isa, rows, v);
+                masked_i8_values(isa, rows, v);
             } else {
-                values_i8(isa, rows, v);
+                i8_values(isa, rows, v);
             }
         }
     }
@@ -51,15 +51,15 @@ pub(crate) fn row_values(isa: Isa, rows: &mut Rows<'_>, v: RowsMat<'_>, masked: 
 
 dispatch! {
     fn scores(q: MatRef<'_, f32>, k: MatRef<'_, f32>, out: &mut [f32], stride: usize) = row::row_scores::<_, F32>;
-    fn scores_f16(q: MatRef<'_, f32>, k: MatRef<'_, u16>, out: &mut [f32], stride: usize) = row::row_scores::<_, F16>;
-    fn scores_bf16(q: MatRef<'_, f32>, k: MatRef<'_, u16>, out: &mut [f32], stride: usize) = row::row_scores::<_, Bf16>;
-    fn scores_i8(q: MatRef<'_, f32>, k: MatRef<'_, i8>, out: &mut [f32], stride: usize) = row::row_scores::<_, I8>;
+    fn f16_scores(q: MatRef<'_, f32>, k: MatRef<'_, u16>, out: &mut [f32], stride: usize) = row::row_scores::<_, F16>;
+    fn bf16_scores(q: MatRef<'_, f32>, k: MatRef<'_, u16>, out: &mut [f32], stride: usize) = row::row_scores::<_, Bf16>;
+    fn i8_scores(q: MatRef<'_, f32>, k: MatRef<'_, i8>, out: &mut [f32], stride: usize) = row::row_scores::<_, I8>;
     fn values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, F32, false>;
-    fn values_f16(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, F16, false>;
-    fn values_bf16(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, Bf16, false>;
-    fn values_i8(rows: &mut Rows<'_>, v: MatRef<'_, i8>) = row::row_values::<_, I8, false>;
+    fn f16_values(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, F16, false>;
+    fn bf16_values(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, Bf16, false>;
+    fn i8_values(rows: &mut Rows<'_>, v: MatRef<'_, i8>) = row::row_values::<_, I8, false>;
     fn masked_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, F32, true>;
-    fn masked_values_f16(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, F16, true>;
-    fn masked_values_bf16(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, Bf16, true>;
-    fn masked_values_i8(rows: &mut Rows<'_>, v: MatRef<'_, i8>) = row::row_values::<_, I8, true>;
+    fn masked_f16_values(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, F16, true>;
+    fn masked_bf16_values(rows: &mut Rows<'_>, v: MatRef<'_, u16>) = row::row_values::<_, Bf16, true>;
+    fn masked_i8_values(rows: &mut Rows<'_>, v: MatRef<'_, i8>) = row::row_values::<_, I8, true>;
 }

@@ -160,7 +160,7 @@ impl Widen for Avx2 {
                 let magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fff));
                 let sign = _mm256_slli_epi32::<16>(_mm256_xor_si256(bits, magnitude));
                 let moved = _mm256_castsi256_ps(_mm256_slli_epi32::<13>(magnitude));
-                let scaled = _mm256_mul_ps(moved, _mm256_set1_ps(crate::half::TWO_TO_112));
+                let scaled = _mm256_mul_ps(moved, _mm256_set1_ps(crate::half::APART));
                 let special = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7bff));
                 let nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7c00));
                 let special = _mm256_and_si256(special, _mm256_set1_epi32(0x7f80_0000));

@@ -52,18 +52,24 @@ impl Cache<'_> {
     pub fn save(&self, to: &mut [u8]) -> Result<usize, Error> {
         let length = self.saved_len().ok_or(Error::Overflow)?;
         let to = to.get_mut(..length).ok_or(Error::Short)?;
-        let (body, tail) = to.split_at_mut(length - TAIL);
-        let (head, rows) = body.split_at_mut(HEAD);
+        let (body, tail) = to
+            .split_at_mut_checked(length.saturating_sub(TAIL))
+            .ok_or(Error::Short)?;
+        let (head, rows) = body.split_at_mut_checked(HEAD).ok_or(Error::Short)?;
         self.head(length).write(head);
         let CacheShape { dim, value_dim, .. } = self.shape;
         let key_bytes = self.keys.row_bytes(dim).unwrap_or(0);
-        let pairs = rows.chunks_exact_mut(self.pair_bytes().unwrap_or(0).max(1));
+        let pair_bytes = self.pair_bytes().ok_or(Error::Overflow)?;
+        let pairs = rows.chunks_exact_mut(pair_bytes.max(1));
         for (at, pair) in self.places().zip(pairs) {
-            let (key, value) = pair.split_at_mut(key_bytes);
+            let Some((key, value)) = pair.split_at_mut_checked(key_bytes) else {
+                break;
+            };
             self.keys.save(at, dim, key);
             self.values.save(at, value_dim, value);
         }
-        tail.copy_from_slice(&crc32c(body).to_le_bytes());
+        let sum = crc32c(body).to_le_bytes();
+        tail.iter_mut().zip(sum).for_each(|(to, byte)| *to = byte);
         Ok(length)
     }
 
