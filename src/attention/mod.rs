@@ -7,6 +7,7 @@
 //! | [`Exact`] | many queries: every score, every key, O(1) memory per query |
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
+//! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
@@ -17,6 +18,7 @@ mod block;
 mod certificate;
 mod decode;
 mod exact;
+mod gradient;
 mod head;
 mod outputs;
 mod partial;
@@ -27,6 +29,7 @@ mod shape;
 pub use certificate::Rounding;
 pub use decode::Decode;
 pub use exact::Exact;
+pub use gradient::{Gradient, Gradients, Upstream};
 pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;

@@ -1,6 +1,7 @@
 //! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
 
 mod elementary;
+mod gradient;
 mod normalize;
 mod reduce;
 mod row;
@@ -11,7 +12,8 @@ mod tile;
 mod weight;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
-use crate::view::MatRef;
+use crate::view::{MatMut, MatRef};
+pub(crate) use gradient::{Span, Weighted};
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
 pub(crate) use weight::NOTHING;
@@ -50,6 +52,12 @@ pub(crate) const fn most_block_lanes() -> usize {
 pub(crate) fn weight_of(x: f32, max: f32) -> f32 {
     let [w] = weight::weight(Emu::<1>, [x], [max]);
     w
+}
+
+/// `2^x` on one number, as a probability is made.
+pub(crate) fn probability_of(x: f32) -> f32 {
+    let [p] = weight::power_of_two(Emu::<1>, [x]);
+    p
 }
 
 /// The smallest integer not below `x`.
@@ -105,4 +113,14 @@ dispatch! {
     pub(crate) fn row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, false>;
     /// As [`row_values`], for runs with masked keys.
     pub(crate) fn masked_row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, true>;
+    /// Scores and products into probabilities and gradients of the scores: `p = 2^(p - lse)`, `ds = p * (ds - delta)`.
+    pub(crate) fn score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32]) = gradient::score_gradients::<_, false>;
+    /// As [`score_gradients`], for runs with masked keys.
+    pub(crate) fn masked_score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32]) = gradient::score_gradients::<_, true>;
+    /// As [`cap`], with the derivative.
+    pub(crate) fn cap_and_slope(tile: &mut [f32], slope: &mut [f32], cap: f32) = gradient::cap_and_slope;
+    /// `ds = ds * slope` where `ds` is not 0.
+    pub(crate) fn times_slope(ds: &mut [f32], slope: &[f32]) = gradient::times_slope;
+    /// `out.row(key) += sum over lanes of weights[key][lane] * rows[lane]`, in the order of the lanes.
+    pub(crate) fn weighted_rows(of: &Weighted<'_>, out: &mut MatMut<'_, f32>) = gradient::weighted_rows;
 }
