@@ -15,7 +15,7 @@ fn generated() -> String {
     let mut builder = cbindgen::Builder::new()
         .with_config(cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap())
         .with_std_types(true);
-    for file in ["info", "types", "attention", "bound", "head", "kernels"] {
+    for file in ["info", "types", "attention", "bound", "gradient", "head", "kernels"] {
         builder = builder.with_src(root().join("src/ffi").join(file).with_extension("rs"));
     }
     let mut bytes = Vec::new();

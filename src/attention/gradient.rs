@@ -4,7 +4,7 @@ mod panels;
 
 use super::block::{Input, MOST_LANES};
 use super::rules::{At, Rules};
-use super::Shape;
+use super::{Exact, Shape};
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
@@ -13,7 +13,7 @@ use crate::simd::Isa;
 use crate::view::{TensorMut, TensorRef};
 use panels::{settle, Panels};
 
-/// The gradient of [`Exact`](super::Exact), from the gradient of its output: scores are computed again, and the saved
+/// The gradient of [`Exact`], from the gradient of its output: scores are computed again, and the saved
 /// log-sum-exp makes probabilities of them.
 ///
 /// With `P = exp(scores - lse)` and `delta = <out, d_out> - d_lse`, row by row,
@@ -131,6 +131,12 @@ impl<'a> Gradient<'a> {
             }),
             Err(e) => Err(e),
         }
+    }
+
+    /// With the shape, rules and back end of a forward plan.
+    pub(crate) const fn from_exact(exact: &Exact<'a>) -> Self {
+        let (shape, rules, isa) = exact.parts();
+        Gradient { shape, rules, isa }
     }
 
     /// A plan for the shape of three views.

@@ -6,6 +6,7 @@
 
 mod attention;
 mod bound;
+mod gradient;
 mod head;
 mod info;
 mod kernels;
@@ -16,11 +17,13 @@ mod types;
 
 pub use attention::*;
 pub use bound::*;
+pub use gradient::*;
 pub use head::*;
 pub use info::*;
 pub use kernels::*;
 pub use types::{
-    subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor, subquad_tensor_mut,
+    subquad_attention, subquad_gradients, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor,
+    subquad_tensor_mut, subquad_upstream,
 };
 
 use crate::error::Error;

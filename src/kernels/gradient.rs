@@ -16,18 +16,14 @@ use crate::view::MatMut;
 /// `p = 2^(p - lse)` and `ds = p * (ds - delta)`, in place: scores into probabilities, products of the output's gradient
 /// with the values into gradients of the scores. All tiles are `[key][lane]`, `lse` (in base 2) and `delta` `[lane]`.
 ///
-/// With `MASKED`, a score of minus infinity is a masked key: both numbers become 0.
+/// With `masked`, a score of minus infinity is a masked key: both numbers become 0.
 #[inline(always)]
-pub fn score_gradients<S: Simd<f32>, const MASKED: bool>(
-    s: S,
-    p: &mut [f32],
-    ds: &mut [f32],
-    lse: &[f32],
-    delta: &[f32],
-) {
-    match query_vectors(S::REGISTERS) {
-        2 => score_gradients_of::<S, MASKED, 2>(s, p, ds, lse, delta),
-        _ => score_gradients_of::<S, MASKED, 1>(s, p, ds, lse, delta),
+pub fn score_gradients<S: Simd<f32>>(s: S, p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) {
+    match (S::REGISTERS, masked) {
+        (16.., false) => score_gradients_of::<S, false, 2>(s, p, ds, lse, delta),
+        (16.., true) => score_gradients_of::<S, true, 2>(s, p, ds, lse, delta),
+        (_, false) => score_gradients_of::<S, false, 1>(s, p, ds, lse, delta),
+        (_, true) => score_gradients_of::<S, true, 1>(s, p, ds, lse, delta),
     }
 }
 
@@ -44,29 +40,17 @@ fn score_gradients_of<S: Simd<f32>, const MASKED: bool, const NQ: usize>(
     for (p, ds) in p.chunks_exact_mut(lanes).zip(ds.chunks_exact_mut(lanes)) {
         let (mut x, mut y) = (get::<S, NQ>(s, p), get::<S, NQ>(s, ds));
         for n in 0..NQ {
-            (x[n], y[n]) = score_gradient::<S, MASKED>(s, x[n], y[n], lse[n], delta[n]);
+            let hidden = s.equal(x[n], s.splat(f32::NEG_INFINITY));
+            x[n] = power_of_two(s, s.sub(x[n], lse[n]));
+            y[n] = s.mul(x[n], s.sub(y[n], delta[n]));
+            if MASKED {
+                x[n] = s.select(hidden, s.splat(0.0), x[n]);
+                y[n] = s.select(hidden, s.splat(0.0), y[n]);
+            }
         }
         put(s, &x, p);
         put(s, &y, ds);
     }
-}
-
-/// One vector of [`score_gradients`].
-#[inline(always)]
-fn score_gradient<S: Simd<f32>, const MASKED: bool>(
-    s: S,
-    score: S::V,
-    product: S::V,
-    lse: S::V,
-    delta: S::V,
-) -> (S::V, S::V) {
-    let p = power_of_two(s, s.sub(score, lse));
-    let ds = s.mul(p, s.sub(product, delta));
-    if !MASKED {
-        return (p, ds);
-    }
-    let (hidden, zero) = (s.equal(score, s.splat(f32::NEG_INFINITY)), s.splat(0.0));
-    (s.select(hidden, zero, p), s.select(hidden, zero, ds))
 }
 
 /// Soft-cap of every score as [`cap`](super::softmax::cap) makes it, and its derivative: `slope = 1 - tanh(x / cap)^2`.
@@ -97,8 +81,6 @@ pub struct Weighted<'a> {
     pub weights: &'a [f32],
     /// Keys of each panel in `weights`.
     pub keys: usize,
-    /// Lanes of a panel.
-    pub lanes: usize,
     /// `[panel][lane][column]`.
     pub rows: &'a [f32],
     /// Numbers from one row to the next: the columns, filled up with zeros to a multiple of sixteen.
@@ -185,52 +167,49 @@ fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
     for m in 0..MK {
         acc[m] = get_part::<S, NC>(s, out.row(key + m).get(col..).unwrap_or(&[]));
     }
-    let (panel, row_panel) = (of.keys * of.lanes, of.lanes * of.width);
-    let panels = of
-        .weights
-        .chunks_exact(panel.max(1))
-        .zip(of.rows.chunks_exact(row_panel.max(1)));
+    let lanes = query_vectors(S::REGISTERS) * S::LANES;
+    let (panel, row_panel) = ((of.keys * lanes).max(1), (lanes * of.width).max(1));
+    let panels = of.weights.chunks_exact(panel).zip(of.rows.chunks_exact(row_panel));
     let mut used = of.used;
     for ((weights, rows), span) in panels.zip(of.spans) {
-        let count = if used < of.lanes { used } else { of.lanes };
+        let count = if used < lanes { used } else { lanes };
         used -= count;
         if span.last <= key || key + MK <= span.first {
             continue;
         }
-        let mut w: [&[f32]; MK] = [&[]; MK];
-        for m in 0..MK {
-            let start = (key + m).wrapping_mul(of.lanes);
-            let Some(row) = weights.get(start..start.wrapping_add(count)) else {
-                return;
-            };
-            w[m] = row;
-        }
-        panel_rows::<S, MK, NC>(s, &w, rows.get(col..).unwrap_or(&[]), of.width, &mut acc);
+        let weights = weights.get(key * lanes..).unwrap_or(&[]);
+        let rows = rows.get(col..).unwrap_or(&[]);
+        lanes_of::<S, MK, NC>(s, weights, rows, of.width, count, &mut acc);
     }
     for m in 0..MK {
         put_part(s, &acc[m], out.row(key + m).get_mut(col..).unwrap_or(&mut []));
     }
 }
 
-/// The lanes of one panel, in order.
+/// The first `count` lanes of one panel, in order.
 #[inline(always)]
-fn panel_rows<S: Simd<f32>, const MK: usize, const NC: usize>(
+fn lanes_of<S: Simd<f32>, const MK: usize, const NC: usize>(
     s: S,
-    w: &[&[f32]; MK],
+    weights: &[f32],
     rows: &[f32],
     width: usize,
+    count: usize,
     acc: &mut [[S::V; NC]; MK],
 ) {
+    let lanes = query_vectors(S::REGISTERS) * S::LANES;
     let mut rest = rows;
-    let lanes = w.first().map_or(0, |row| row.len());
-    for i in 0..lanes {
-        let Some(row) = rest.get(..NC * S::LANES) else { return };
+    for lane in 0..count {
+        let (Some(row), Some(w)) = (
+            rest.get(..NC * S::LANES),
+            weights.get(lane..lane + (MK - 1) * lanes + 1),
+        ) else {
+            return;
+        };
         rest = rest.get(width..).unwrap_or(&[]);
         let x = get::<S, NC>(s, row);
         for m in 0..MK {
-            // All of one length: one comparison.
-            let Some(&y) = w[m].get(i) else { return };
-            let y = s.splat(y);
+            // Both numbers are constants, so this is no comparison.
+            let y = s.splat(w[m * lanes]);
             for n in 0..NC {
                 acc[m][n] = s.mul_add(y, x[n], acc[m][n]);
             }

@@ -114,9 +114,7 @@ dispatch! {
     /// As [`row_values`], for runs with masked keys.
     pub(crate) fn masked_row_values(rows: &mut Rows<'_>, v: MatRef<'_, f32>) = row::row_values::<_, true>;
     /// Scores and products into probabilities and gradients of the scores: `p = 2^(p - lse)`, `ds = p * (ds - delta)`.
-    pub(crate) fn score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32]) = gradient::score_gradients::<_, false>;
-    /// As [`score_gradients`], for runs with masked keys.
-    pub(crate) fn masked_score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32]) = gradient::score_gradients::<_, true>;
+    pub(crate) fn score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) = gradient::score_gradients;
     /// As [`cap`], with the derivative.
     pub(crate) fn cap_and_slope(tile: &mut [f32], slope: &mut [f32], cap: f32) = gradient::cap_and_slope;
     /// `ds = ds * slope` where `ds` is not 0.

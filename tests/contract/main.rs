@@ -7,6 +7,7 @@
 
 mod attention;
 mod bound;
+mod gradient;
 mod head;
 mod kernels;
 mod memory;
@@ -162,6 +163,7 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .map(constant)
         .chain(attention::tables())
         .chain(bound::tables())
+        .chain(gradient::tables())
         .chain(need::tables())
         .chain(head::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
@@ -207,6 +209,7 @@ fn bounds_are_there_where_they_were_asked_for() {
 #[test]
 fn the_size_query_is_exact() {
     need::check_need(&Memory::new());
+    gradient::check_need(&Memory::new());
     head::check_need(&Memory::new());
 }
 

@@ -10,17 +10,9 @@ use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::view::TensorMut;
 
-/// Keys that a block takes at once: two tiles of them stay in the first-level cache while a panel works on them.
-const KEYS: usize = kernels::KEY_RUN / 2;
-
-/// Queries of a block: each block reads and writes the gradients of all its keys, so wide heads take more of them.
-const fn rows_at_most(shape: &Shape) -> usize {
-    if shape.dim + shape.value_dim > KEYS + KEYS / 2 {
-        2 * KEYS
-    } else {
-        KEYS
-    }
-}
+/// Keys, and queries, that a block takes at once. A panel's tiles should stay near while it works on them, and gradients of
+/// keys are read and written once per block.
+const SIDE: usize = kernels::KEY_RUN;
 
 /// Most panels of a block: there is something to be said about each of them on the stack.
 const PANELS: usize = 12;
@@ -28,16 +20,16 @@ const PANELS: usize = 12;
 /// Lanes that a call uses at once, in panels.
 const fn block_rows(shape: &Shape, lanes: usize) -> usize {
     let panels = shape.queries.saturating_mul(shape.group()).div_ceil(lanes);
-    let most = rows_at_most(shape).div_ceil(lanes);
+    let most = SIDE.div_ceil(lanes);
     let most = if most < PANELS { most } else { PANELS };
     lanes * if panels < most { panels } else { most }
 }
 
 const fn keys_of(shape: &Shape) -> usize {
-    if shape.keys < KEYS {
+    if shape.keys < SIDE {
         shape.keys
     } else {
-        KEYS
+        SIDE
     }
 }
 
@@ -265,7 +257,7 @@ impl<'s> Panels<'s> {
             input.v.matrix(place.batch, place.kv_head).row_range(run.start..run.end),
         );
         let mut panel = Panel {
-            probabilities: self.p.get_mut(tile..tile + size).unwrap_or(&mut []),
+            p: self.p.get_mut(tile..tile + size).unwrap_or(&mut []),
             ds: self.ds.get_mut(tile..tile + size).unwrap_or(&mut []),
             bias: self.bias.get_mut(..size).unwrap_or(&mut []),
             dq_t: self.dq_t.get_mut(part(self.dim)).unwrap_or(&mut []),
@@ -278,20 +270,21 @@ impl<'s> Panels<'s> {
             self.delta.get(part(1)).unwrap_or(&[]),
         );
         let q_t = self.q_t.get(part(self.dim)).unwrap_or(&[]);
-        kernels::scores(isa, q_t, k, panel.probabilities);
         let d_out_t = self.d_out_t.get(part(self.value_dim)).unwrap_or(&[]);
-        kernels::scores(isa, d_out_t, v, panel.ds);
         let cap = input.rules.cap2();
+        kernels::scores(isa, q_t, k, panel.p);
         if cap != 0.0 {
-            kernels::cap_and_slope(isa, panel.probabilities, slope, cap);
+            kernels::cap_and_slope(isa, panel.p, slope, cap);
         }
+        if !run.whole {
+            fill_bias(panel.bias, lanes, input, place, run.start);
+            kernels::add_bias(isa, panel.p, panel.bias);
+        }
+        kernels::scores(isa, d_out_t, v, panel.ds);
+        kernels::score_gradients(isa, panel.p, panel.ds, lse, delta, !run.whole);
         if run.whole {
-            kernels::score_gradients(isa, panel.probabilities, panel.ds, lse, delta);
             panel.seen.fill(1);
         } else {
-            fill_bias(panel.bias, lanes, input, place, run.start);
-            kernels::add_bias(isa, panel.probabilities, panel.bias);
-            kernels::masked_score_gradients(isa, panel.probabilities, panel.ds, lse, delta);
             panel.look();
         }
         if let Some(bias) = &mut to.bias {
@@ -327,7 +320,6 @@ impl<'s> Panels<'s> {
             let weighted = Weighted {
                 weights,
                 keys: self.keys,
-                lanes: self.lanes,
                 rows,
                 width: padded(columns),
                 used: place.used,
@@ -376,7 +368,7 @@ impl<'s> Panels<'s> {
 
 /// One panel's share of a block, over a run of keys.
 struct Panel<'p> {
-    probabilities: &'p mut [f32],
+    p: &'p mut [f32],
     ds: &'p mut [f32],
     bias: &'p mut [f32],
     dq_t: &'p mut [f32],
@@ -417,7 +409,7 @@ impl Panel<'_> {
             if self.bias.get(at) == Some(&f32::NEG_INFINITY) {
                 continue;
             }
-            for x in [&mut *self.probabilities, self.ds] {
+            for x in [&mut *self.p, self.ds] {
                 if let Some(x) = x.get_mut(at) {
                     *x = f32::NAN;
                 }
