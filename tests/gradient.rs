@@ -8,7 +8,7 @@ mod call;
 
 use call::{back, conforms, Slope};
 use proptest::prelude::*;
-use reference::{head, noise, Back, Case};
+use reference::{head, noise, Back, Case, Near};
 use subquad::attention::Shape;
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -56,7 +56,8 @@ proptest! {
 fn differences(case: &Case, back: &Back) {
     const STEP: f64 = 1.0 / 256.0;
     let slopes = case.slopes(back);
-    let fields: [(&str, fn(&mut Case) -> Option<&mut Vec<f32>>, &[reference::Near]); 5] = [
+    type Field = fn(&mut Case) -> Option<&mut Vec<f32>>;
+    let fields: [(&str, Field, &[Near]); 5] = [
         ("q", |c| Some(&mut c.q), &slopes.q),
         ("k", |c| Some(&mut c.k), &slopes.k),
         ("v", |c| Some(&mut c.v), &slopes.v),

@@ -11,6 +11,7 @@ use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
 use crate::view::{TensorMut, TensorRef};
+pub(super) use panels::padded;
 use panels::{settle, Panels};
 
 /// The gradient of [`Exact`], from the gradient of its output: scores are computed again, and the saved

@@ -8,6 +8,7 @@
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
 //! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
+//! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
@@ -18,6 +19,7 @@ mod block;
 mod certificate;
 mod decode;
 mod exact;
+mod fit;
 mod gradient;
 mod head;
 mod outputs;
@@ -29,6 +31,7 @@ mod shape;
 pub use certificate::Rounding;
 pub use decode::Decode;
 pub use exact::Exact;
+pub use fit::{Fit, FitGradients, FitInputs};
 pub use gradient::{Gradient, Gradients, Upstream};
 pub use head::Head;
 pub use outputs::{Outputs, Stage};

@@ -197,8 +197,8 @@ impl Case {
                 to.q[n * s.dim + c].add(ds.value * k, ds.error * k.abs());
                 to.k[key * s.dim + c].add(ds.value * q, ds.error * q.abs());
             }
-            for c in 0..s.value_dim {
-                let d = f64::from(d_out[c]);
+            for (c, &d) in d_out.iter().enumerate() {
+                let d = f64::from(d);
                 to.v[key * s.value_dim + c].add(p.value * d + spoil, p.error * d.abs());
             }
         }

@@ -34,7 +34,7 @@ const fn keys_of(shape: &Shape) -> usize {
 }
 
 /// Rows of copies are whole vectors on every back end.
-const fn padded(columns: usize) -> usize {
+pub(in crate::attention) const fn padded(columns: usize) -> usize {
     columns.div_ceil(16).saturating_mul(16)
 }
 
