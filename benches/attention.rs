@@ -15,6 +15,7 @@ mod support;
 
 use subquad::attention::{Decode, Exact, Rules, Shape};
 use subquad::{Isa, Scratch, TensorRef};
+use support::backward::Backward;
 use support::oracle::Row;
 use support::record::{Line, Records};
 use support::{memory, output, peak, race, race_of_threads, Aligned, Bytes};
@@ -216,6 +217,17 @@ fn main() {
         records.add(exact(&format!("{queries}x{keys}x{dim}"), &inputs, best, best, false));
     }
 
+    records.section("backward, one head of 4096 queries and keys");
+    for dim in [16, 32, 64, 128] {
+        records.add(backward(&format!("n=4096 d={dim}"), dim, best, false));
+    }
+    for dim in [16, 64] {
+        records.add(backward(&format!("n=4096 d={dim} causal"), dim, best, true));
+    }
+    for isa in fused.iter().copied().filter(|isa| isa.name() != best.name()) {
+        records.add(backward("n=4096 d=64", 64, isa, false));
+    }
+
     records.section("decode");
     for (queries, keys, dim) in [
         (1, 4096, 64),
@@ -261,6 +273,29 @@ fn exact(shape: &str, inputs: &Inputs, isa: Isa, best: Isa, causal: bool) -> Lin
             speed / own
         },
         bare: bare / widest,
+        ..Line::new(shape, isa, speed)
+    }
+}
+
+/// The gradient, against what multiply-adds alone reach.
+fn backward(shape: &str, dim: usize, isa: Isa, causal: bool) -> Line {
+    let mut small = Backward::new(200, dim, isa, causal);
+    small.run();
+    small.check(shape);
+    let mut call = Backward::new(4096, dim, isa, causal);
+    let (mut widest, mut own) = (0.0, 0.0);
+    let [time, widest_time, own_time] = race(
+        PATIENCE,
+        [
+            &mut || call.run(),
+            &mut || widest = peak::multiply_adds(Isa::best()),
+            &mut || own = peak::multiply_adds(isa),
+        ],
+    );
+    let speed = call.flops() / time;
+    Line {
+        peak: speed / (widest / widest_time),
+        own: speed / (own / own_time),
         ..Line::new(shape, isa, speed)
     }
 }

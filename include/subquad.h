@@ -583,6 +583,57 @@ typedef struct subquad_shape {
 } subquad_shape;
 
 /**
+ * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
+ */
+typedef struct subquad_upstream {
+    /**
+     * The attention output, value_dim columns.
+     */
+    struct subquad_tensor out;
+    /**
+     * Its gradient, value_dim columns.
+     */
+    struct subquad_tensor d_out;
+    /**
+     * Log-sum-exp, 1 column.
+     */
+    struct subquad_tensor lse;
+    /**
+     * Its gradient, 1 column. Null data: nothing depends on it.
+     */
+    struct subquad_tensor d_lse;
+} subquad_upstream;
+
+/**
+ * Where gradients go. Null: not wanted; at least one is, or SUBQUAD_E_NULL.
+ *
+ * Each has the shape of what it is the gradient of. Address ranges must not overlap each other, any input or the scratch:
+ * SUBQUAD_E_OVERLAP.
+ */
+typedef struct subquad_gradients {
+    /**
+     * Of the queries.
+     */
+    struct subquad_tensor_mut q;
+    /**
+     * Of the keys, summed over the query heads that share them.
+     */
+    struct subquad_tensor_mut k;
+    /**
+     * Of the values, likewise.
+     */
+    struct subquad_tensor_mut v;
+    /**
+     * Of the rules' bias, summed along its axes of 1.
+     */
+    struct subquad_tensor_mut bias;
+    /**
+     * Of the rules' sink logits, one per query head.
+     */
+    float *sink_logits;
+} subquad_gradients;
+
+/**
  * A sequence's keys and values in the caller's memory, appended one after the other: sizes, memory, and how far it has
  * come. Plain data: begin with zeros and set the first two parts; copy it where you like; nothing has to be freed.
  *
@@ -996,6 +1047,50 @@ int32_t subquad_attention_run_task(size_t index,
                                    void *work,
                                    size_t work_size,
                                    struct subquad_report *report);
+
+/**
+ * The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
+ *
+ * Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
+ * them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
+ * where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
+ * that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
+ * class only. Problems and key heads (with their query heads) are independent: so to split the work.
+ *
+ * `rules`, `work` and `report` are those of subquad_attention_forward, `work` as many bytes as
+ * subquad_attention_gradient_need says. `key_run` is not used.
+ *
+ * Cost: 6 dim + 4 value_dim flops and one exponential per query and key. No allocation, no thread, no lock.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written, the errors of subquad_attention_forward, where `upstream` are inputs
+ * (d_lse may be null) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
+ * rules do not have.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, sink_logits over query_heads floats, and nobody else writes
+ * there during the call.
+ */
+int32_t subquad_attention_gradient(const struct subquad_attention *rules,
+                                   struct subquad_tensor q,
+                                   struct subquad_tensor k,
+                                   struct subquad_tensor v,
+                                   struct subquad_upstream upstream,
+                                   struct subquad_gradients gradients,
+                                   void *work,
+                                   size_t work_size,
+                                   struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_attention_gradient takes for these rules and this shape, written to `bytes`.
+ *
+ * Errors as for subquad_attention_forward_need.
+ *
+ * # Safety
+ * Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+ */
+int32_t subquad_attention_gradient_need(const struct subquad_attention *rules,
+                                        struct subquad_shape shape,
+                                        size_t *bytes);
 
 /**
  * Appends keys (1 x heads x n x dim) and values (1 x heads x n x value_dim) behind those that are there, rounded to the

@@ -54,6 +54,19 @@ impl Need {
         Need { pieces }
     }
 
+    /// All of this, and then calls that ask for `other` themselves, at whatever address is left to them.
+    #[must_use]
+    pub const fn then(self, other: Need) -> Need {
+        let pieces = match (self.pieces, other.checked_bytes()) {
+            (Some(a), Some(b)) => match a.checked_add(b) {
+                Some(n) => piece::<u8>(n),
+                None => None,
+            },
+            _ => None,
+        };
+        Need { pieces }
+    }
+
     /// The larger of two needs: for alternatives that share the memory.
     #[must_use]
     pub const fn or(self, other: Need) -> Need {

@@ -21,6 +21,7 @@ fn generated() -> String {
         "attention",
         "bound",
         "tasks",
+        "gradient",
         "cache",
         "head",
         "kernels",

@@ -5,8 +5,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use subquad::attention::{
-    Cache, CacheShape, Decode, Exact, Head, Offset, Outputs, Partial, Rules, Segments, Shape, Stage, Store,
+    Cache, CacheShape, Decode, Exact, Fit, FitGradients, FitInputs, Gradient, Gradients, Head, Offset,
 };
+use subquad::attention::{Outputs, Partial, Rules, Segments, Shape, Stage, Store, Upstream};
 use subquad::{kernels, Error, Isa, MatMut, MatRef, Scratch, TensorMut, TensorRef};
 
 thread_local! {
@@ -239,6 +240,58 @@ fn a_cache_allocates_nothing() {
         Ok(report.bound.value)
     });
     assert!(bound.is_finite());
+}
+
+#[test]
+fn gradients_allocate_nothing() {
+    let (n, m, d, e) = (40, 50, 4, 3);
+    let (q, k, v, d_out) = (numbers(n * d), numbers(m * d), numbers(m * e), numbers(n * e));
+    let (a, x, y) = (numbers(n * 5), numbers(5 * d), numbers(d * e));
+    let inputs = || -> Result<FitInputs<'_>, Error> {
+        Ok(FitInputs {
+            queries: MatRef::new(&a, n, 5)?,
+            keys: MatRef::new(&k, m, d)?,
+            values: MatRef::new(&k, m, d)?,
+            x: MatRef::new(&x, 5, d)?,
+            y: MatRef::new(&y, d, e)?,
+            target: MatRef::new(&d_out, n, e)?,
+        })
+    };
+    let fit = Fit::for_inputs(&inputs().unwrap()).unwrap();
+    let capped = Rules::new().with_causal().with_cap(3.0);
+    let plan = Gradient::new(Shape::head(n, m, d, e)).unwrap();
+    let plan = plan.with_rules(capped).unwrap();
+    let need = plan.need().or(fit.need().unwrap());
+    let mut work = vec![MaybeUninit::uninit(); need.bytes()];
+    let (mut dq, mut dk, mut dv, mut dx) = (vec![0.0; n * d], vec![0.0; m * d], vec![0.0; m * e], vec![0.0; 5 * d]);
+    let lse = numbers(n);
+    for isa in Isa::all() {
+        without_memory(isa.name(), || {
+            let out = MatRef::new(&d_out, n, e)?.into();
+            let upstream = Upstream {
+                out,
+                d_out: out,
+                lse: MatRef::new(&lse, n, 1)?.into(),
+                d_lse: None,
+            };
+            let to = Gradients {
+                q: Some(MatMut::new(&mut dq, n, d)?.into()),
+                k: Some(MatMut::new(&mut dk, m, d)?.into()),
+                v: Some(MatMut::new(&mut dv, m, e)?.into()),
+                ..Gradients::default()
+            };
+            let (q, k, v) = (MatRef::new(&q, n, d)?, MatRef::new(&k, m, d)?, MatRef::new(&v, m, e)?);
+            let mut scratch = Scratch::new(&mut work);
+            let (q, k, v) = (q.into(), k.into(), v.into());
+            let report = plan.with_isa(isa).run(q, k, v, upstream, to, &mut scratch)?;
+            let to = FitGradients {
+                x: Some(MatMut::new(&mut dx, 5, d)?),
+                y: None,
+            };
+            let (loss, _) = fit.with_isa(isa).run(&inputs()?, to, &mut scratch)?;
+            Ok(report.masked_rows as f32 + loss)
+        });
+    }
 }
 
 #[test]

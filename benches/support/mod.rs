@@ -1,6 +1,7 @@
 //! What the benches and the tour share: inputs, clocks and yardsticks.
 #![allow(dead_code)] // every target uses its part of it
 
+pub mod backward;
 mod clock;
 pub mod oracle;
 pub mod peak;

@@ -57,7 +57,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The part that panel `p` holds.
-    fn panel(&self, p: usize, lanes: usize) -> Place {
+    pub(super) fn panel(&self, p: usize, lanes: usize) -> Place {
         let skipped = p.saturating_mul(lanes).min(self.used);
         Place {
             start: self.start + skipped,
@@ -361,7 +361,7 @@ pub(super) fn all_finite(x: &[f32]) -> bool {
 }
 
 /// What each lane adds to the scores of keys `start..`: minus infinity where it does not see the key.
-fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, start: usize) {
+pub(super) fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, start: usize) {
     let dense = input.rules.dense();
     for lane in 0..lanes {
         let column = bias.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes.max(1));

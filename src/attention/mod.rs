@@ -8,6 +8,8 @@
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
 //! | [`Cache`] | keys and values that arrive one by one, in fewer bits: appended, evicted, paged, saved |
+//! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
+//! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
 //! | [`Share`] | a part of the work of `Exact`, for a thread of yours; feature `parallel` has rayon do it |
@@ -21,6 +23,8 @@ mod cache;
 mod certificate;
 mod decode;
 mod exact;
+mod fit;
+mod gradient;
 mod head;
 mod outputs;
 #[cfg(feature = "parallel")]
@@ -36,6 +40,8 @@ pub use cache::{Cache, CacheShape, Progress, Store};
 pub use certificate::{Loss, Rounding};
 pub use decode::Decode;
 pub use exact::Exact;
+pub use fit::{Fit, FitGradients, FitInputs};
+pub use gradient::{Gradient, Gradients, Upstream};
 pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;

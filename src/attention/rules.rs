@@ -203,6 +203,11 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// The scale as it was given, or 1 / sqrt(dim).
+    pub(crate) fn scale_of(&self, dim: usize) -> f32 {
+        self.scale.unwrap_or_else(|| 1.0 / math::sqrt(dim.max(1) as f32))
+    }
+
     /// Scale times log2 e: scores live in base 2.
     pub(crate) fn scale2(&self, dim: usize) -> f32 {
         scale2(self.scale, dim)
@@ -247,6 +252,21 @@ impl<'a> Rules<'a> {
     /// Whether a bias is added to the scores.
     pub(crate) const fn has_bias(&self) -> bool {
         self.bias.is_some()
+    }
+
+    /// Whether scores are capped.
+    pub(crate) const fn has_cap(&self) -> bool {
+        self.cap != 0.0
+    }
+
+    /// The bias.
+    pub(crate) const fn bias(&self) -> Option<TensorRef<'a, f32>> {
+        self.bias
+    }
+
+    /// The learned sinks.
+    pub(crate) const fn sink_logits(&self) -> Option<&'a [f32]> {
+        self.sink_logits
     }
 
     /// Whether something that grows with distance is.

@@ -225,7 +225,7 @@ pub(super) struct Input<'a> {
 impl<'a> Plan<'a> {
     /// # Safety
     /// The pointers in `rules` reach as far as the shape says.
-    unsafe fn new(rules: &subquad_attention, shape: Shape) -> Result<Self, Error> {
+    pub(super) unsafe fn new(rules: &subquad_attention, shape: Shape) -> Result<Self, Error> {
         // SAFETY: the caller's promise, word for word.
         let exact = unsafe { Exact::from_parts(shape, rules.read(&shape)?, info::isa(rules.isa)?, rules.key_run)? };
         Ok(Plan { exact })
@@ -333,7 +333,7 @@ impl Call<'_> {
 
 /// # Safety
 /// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a number.
-unsafe fn bytes_of(
+pub(super) unsafe fn bytes_of(
     rules: *const subquad_attention,
     shape: subquad_shape,
     bytes: *mut usize,

@@ -7,6 +7,7 @@
 mod attention;
 mod bound;
 mod cache;
+mod gradient;
 mod head;
 mod info;
 mod kernels;
@@ -19,12 +20,14 @@ mod types;
 pub use attention::*;
 pub use bound::*;
 pub use cache::*;
+pub use gradient::*;
 pub use head::*;
 pub use info::*;
 pub use kernels::*;
 pub use tasks::*;
 pub use types::{
-    subquad_attention, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor, subquad_tensor_mut,
+    subquad_attention, subquad_gradients, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor,
+    subquad_tensor_mut, subquad_upstream,
 };
 
 use crate::error::Error;

@@ -173,6 +173,39 @@ pub struct subquad_outputs {
     pub scores_stage: i32,
 }
 
+/// What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct subquad_upstream {
+    /// The attention output, value_dim columns.
+    pub out: subquad_tensor,
+    /// Its gradient, value_dim columns.
+    pub d_out: subquad_tensor,
+    /// Log-sum-exp, 1 column.
+    pub lse: subquad_tensor,
+    /// Its gradient, 1 column. Null data: nothing depends on it.
+    pub d_lse: subquad_tensor,
+}
+
+/// Where gradients go. Null: not wanted; at least one is, or SUBQUAD_E_NULL.
+///
+/// Each has the shape of what it is the gradient of. Address ranges must not overlap each other, any input or the scratch:
+/// SUBQUAD_E_OVERLAP.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct subquad_gradients {
+    /// Of the queries.
+    pub q: subquad_tensor_mut,
+    /// Of the keys, summed over the query heads that share them.
+    pub k: subquad_tensor_mut,
+    /// Of the values, likewise.
+    pub v: subquad_tensor_mut,
+    /// Of the rules' bias, summed along its axes of 1.
+    pub bias: subquad_tensor_mut,
+    /// Of the rules' sink logits, one per query head.
+    pub sink_logits: *mut f32,
+}
+
 /// What happened in a call that succeeded. Not written by one that failed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

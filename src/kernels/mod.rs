@@ -1,6 +1,7 @@
 //! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
 
 mod elementary;
+mod gradient;
 mod normalize;
 mod reduce;
 mod row;
@@ -12,7 +13,8 @@ mod tile;
 mod weight;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
-use crate::view::MatRef;
+use crate::view::{MatMut, MatRef};
+pub(crate) use gradient::{Span, Weighted};
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
 pub(crate) use stored::{row_scores, row_values};
@@ -52,6 +54,12 @@ pub(crate) const fn most_block_lanes() -> usize {
 pub(crate) fn weight_of(x: f32, max: f32) -> f32 {
     let [w] = weight::weight(Emu::<1>, [x], [max]);
     w
+}
+
+/// `2^x` on one number, as a probability is made.
+pub(crate) fn probability_of(x: f32) -> f32 {
+    let [p] = weight::power_of_two(Emu::<1>, [x]);
+    p
 }
 
 /// The smallest integer not below `x`.
@@ -101,4 +109,12 @@ dispatch! {
     pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
     /// As [`weigh_near`], for one query whose keys are the lanes.
     pub(crate) fn weigh_near_row(row: &mut [f32], lanes: Lanes<'_>) -> Option<bool> = softmax::weigh_near_row;
+    /// Scores and products into probabilities and gradients of the scores: `p = 2^(p - lse)`, `ds = p * (ds - delta)`.
+    pub(crate) fn score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) = gradient::score_gradients;
+    /// As [`cap`], with the derivative.
+    pub(crate) fn cap_and_slope(tile: &mut [f32], slope: &mut [f32], cap: f32) = gradient::cap_and_slope;
+    /// `ds = ds * slope` where `ds` is not 0.
+    pub(crate) fn times_slope(ds: &mut [f32], slope: &[f32]) = gradient::times_slope;
+    /// `out.row(key) += sum over lanes of weights[key][lane] * rows[lane]`, in the order of the lanes.
+    pub(crate) fn weighted_rows(of: &Weighted<'_>, out: &mut MatMut<'_, f32>) = gradient::weighted_rows;
 }

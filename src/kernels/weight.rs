@@ -46,6 +46,14 @@ fn near_weight<S: Simd<f32>>(s: S, x: S::V, c: S::V) -> S::V {
     s.mul(power(s, r), s.exponent(t))
 }
 
+/// `2^x`: exact 0 below `-`[`CUT`], infinity from 128 on, NaN for NaN.
+#[inline(always)]
+pub fn power_of_two<S: Simd<f32>>(s: S, x: S::V) -> S::V {
+    let cut = s.splat(-CUT);
+    let near = s.max(cut, s.min(s.splat(128.0), x));
+    s.select(s.less(x, cut), s.splat(0.0), near_weight(s, near, s.splat(f32::MAGIC)))
+}
+
 /// The smallest integer not below `x`; numbers without a fraction, infinities and NaN as they are.
 #[inline(always)]
 pub fn ceil<S: Simd<f32>>(s: S, x: S::V) -> S::V {

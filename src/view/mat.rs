@@ -190,6 +190,17 @@ impl<'a, T> MatMut<'a, T> {
         }
     }
 
+    /// The rows of `range`, cut to those that exist, for a shorter time.
+    pub fn row_range(&mut self, range: Range<usize>) -> MatMut<'_, T> {
+        let end = range.end.min(self.rows);
+        let start = range.start.min(end);
+        MatMut {
+            data: self.data.get_mut(start.wrapping_mul(self.stride)..).unwrap_or(&mut []),
+            rows: end - start,
+            ..*self
+        }
+    }
+
     /// The same matrix, to read.
     #[must_use]
     pub fn as_ref(&self) -> MatRef<'_, T> {

@@ -256,6 +256,16 @@ impl<'a, T> TensorMut<'a, T> {
         self.data.get_mut(start..start.wrapping_add(cols)).unwrap_or(&mut [])
     }
 
+    /// One matrix; without rows beyond the last.
+    pub fn matrix(&mut self, batch: usize, head: usize) -> MatMut<'_, T> {
+        let ([.., rows, cols], [.., stride]) = (self.layout.shape, self.layout.strides);
+        if !self.layout.has(batch, head) {
+            return MatMut::spanning(&mut [], 0, 0, 0);
+        }
+        let data = self.data.get_mut(self.layout.start(batch, head)..).unwrap_or(&mut []);
+        MatMut::spanning(data, rows, cols, stride)
+    }
+
     /// The same matrices for a shorter time.
     pub fn reborrow(&mut self) -> TensorMut<'_, T> {
         TensorMut {

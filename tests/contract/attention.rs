@@ -1,5 +1,6 @@
 //! Rows of attention and partials.
 
+use super::gradient::{gradients, upstream};
 use super::memory::set;
 use super::rules::{overlap_rows, rules_rows};
 use super::Condition::*;
@@ -10,7 +11,7 @@ use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use subquad::ffi::*;
 
-const SHAPE: subquad_shape = subquad_shape {
+pub const SHAPE: subquad_shape = subquad_shape {
     batch: 2,
     query_heads: 4,
     kv_heads: 2,
@@ -29,6 +30,8 @@ pub struct Forward {
     pub k: subquad_tensor,
     pub v: subquad_tensor,
     pub outputs: subquad_outputs,
+    pub upstream: subquad_upstream,
+    pub gradients: subquad_gradients,
     pub work: *mut c_void,
     pub work_size: usize,
     pub report: *mut subquad_report,
@@ -41,7 +44,7 @@ pub struct Forward {
     pub lengths: *mut usize,
 }
 
-fn tensor(data: *const f32, [batch, heads, rows, cols]: [usize; 4]) -> subquad_tensor {
+pub fn tensor(data: *const f32, [batch, heads, rows, cols]: [usize; 4]) -> subquad_tensor {
     let (batch_stride, head_stride) = (heads * rows * cols, rows * cols);
     subquad_tensor {
         data,
@@ -56,7 +59,7 @@ fn tensor(data: *const f32, [batch, heads, rows, cols]: [usize; 4]) -> subquad_t
     }
 }
 
-fn tensor_mut(data: *mut f32, shape: [usize; 4]) -> subquad_tensor_mut {
+pub fn tensor_mut(data: *mut f32, shape: [usize; 4]) -> subquad_tensor_mut {
     let subquad_tensor {
         batch,
         heads,
@@ -152,6 +155,8 @@ pub fn good(m: &Memory) -> Forward {
         k: tensor(m.at(Region::K), [batch, kv_heads, keys, dim]),
         v: tensor(m.at(Region::V), [batch, kv_heads, keys, value_dim]),
         outputs,
+        upstream: upstream(m),
+        gradients: gradients(m),
         work: m.at(Region::Work),
         work_size: super::memory::SIZE,
         report: m.at(Region::Report),

@@ -8,6 +8,7 @@
 mod attention;
 mod bound;
 mod cache;
+mod gradient;
 mod head;
 mod kernels;
 mod memory;
@@ -164,6 +165,7 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .map(constant)
         .chain(attention::tables())
         .chain(bound::tables())
+        .chain(gradient::tables())
         .chain(need::tables())
         .chain(tasks::tables())
         .chain(head::tables())
@@ -216,6 +218,7 @@ fn tasks_are_the_call_in_any_order() {
 #[test]
 fn the_size_query_is_exact() {
     need::check_need(&Memory::new());
+    gradient::check_need(&Memory::new());
     head::check_need(&Memory::new());
     cache::check_need(&Memory::new());
 }

@@ -21,7 +21,7 @@ fn decode_need(a: &Forward) -> i32 {
     unsafe { subquad_attention_decode_need(place(a), a.shape, a.bytes) }
 }
 
-fn need_rows() -> Vec<Row<Forward>> {
+pub fn need_rows() -> Vec<Row<Forward>> {
     let mut rows = vec![
         Case(Null, "bytes", Refused(SUBQUAD_E_NULL), |a: &mut Forward| {
             a.bytes = null_mut()

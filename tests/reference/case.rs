@@ -28,10 +28,14 @@ impl<T: Copy> Grid<T> {
 
     /// The entry for (batch, head, query, key), the first three repeated as needed; nothing beyond the last column.
     pub fn at(&self, b: usize, h: usize, i: usize, j: usize) -> Option<T> {
+        (j < self.shape[3]).then(|| self.data[self.index(b, h, i, j)])
+    }
+
+    /// Where that entry lies.
+    pub fn index(&self, b: usize, h: usize, i: usize, j: usize) -> usize {
         let [batch, heads, rows, cols] = self.shape;
         let repeat = |n: usize, x: usize| if n == 1 { 0 } else { x };
-        let row = (repeat(batch, b) * heads + repeat(heads, h)) * rows + repeat(rows, i);
-        (j < cols).then(|| self.data[row * cols + j])
+        ((repeat(batch, b) * heads + repeat(heads, h)) * rows + repeat(rows, i)) * cols + j
     }
 }
 

@@ -8,9 +8,12 @@
 mod call;
 mod case;
 mod check;
+mod gradient;
 mod model;
+mod random;
 
 pub use call::{odd_scratch, Layout, Run, STAGES, UNWRITTEN};
 pub use case::{head, noise, Case, Grid};
 pub use check::{bits, conforms, same_bits, values_without_payload};
+pub use gradient::{Back, Slopes};
 pub use model::{Answer, Near, UNIT};

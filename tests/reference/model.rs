@@ -19,10 +19,10 @@ use subquad::attention::Offset;
 
 /// Unit roundoff of f32.
 pub const UNIT: f64 = 5.960_464_477_539_063e-8;
-const WEIGHT: f64 = 1.64e-7;
-const TINY: f64 = 1e-29;
+pub(super) const WEIGHT: f64 = 1.64e-7;
+pub(super) const TINY: f64 = 1e-29;
 
-fn gamma(n: usize) -> f64 {
+pub(super) fn gamma(n: usize) -> f64 {
     let nu = n as f64 * UNIT;
     nu / (1.0 - nu)
 }
@@ -117,7 +117,7 @@ impl Case {
     }
 
     /// Raw, capped and biased score of (query i, key j); the last is minus infinity where the key is not seen.
-    fn score(&self, b: usize, h: usize, i: usize, j: usize) -> [Near; 3] {
+    pub(super) fn score(&self, b: usize, h: usize, i: usize, j: usize) -> [Near; 3] {
         let s = &self.shape;
         let kv = h / (s.query_heads / s.kv_heads);
         let (q, k) = (

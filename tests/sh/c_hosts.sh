@@ -83,7 +83,7 @@ host() {
 }
 
 for standard in c99 c11 c17; do
-    for example in attention head cache; do
+    for example in attention gradient head cache; do
         host gcc $standard ffi-examples/c/$example.c
         host "clang-$CLANG" $standard ffi-examples/c/$example.c
     done
@@ -126,7 +126,8 @@ gcc -std=c99 ffi-examples/c/attention.c $flags -lm -o "$bin/attention_c-pkg-conf
 "$bin/attention_c-pkg-config" 64 32 >/dev/null || die "attention_c-pkg-config"
 
 say "valgrind (it hides AVX-512)"
-for program in attention_c-gcc-c99-static head_c-gcc-c99-static cache_c-gcc-c99-static attention_cpp-g++-c++17-static; do
+for program in attention_c-gcc-c99-static gradient_c-gcc-c99-static head_c-gcc-c99-static cache_c-gcc-c99-static \
+    attention_cpp-g++-c++17-static; do
     valgrind --quiet --error-exitcode=9 --partial-loads-ok=no --leak-check=full "$bin/$program" 48 21 ||
         die "valgrind: $program"
 done

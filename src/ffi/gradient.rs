@@ -1,0 +1,162 @@
+//! The gradient of attention.
+
+use super::attention::{bytes_of, Plan};
+use super::types::{subquad_gradients, subquad_upstream};
+use super::{apart, give, optional, scratch, slice_mut, status, Extent};
+use super::{subquad_attention, subquad_report, subquad_shape, subquad_tensor};
+use crate::attention::{Gradient, Gradients, Shape, Upstream};
+use crate::error::Error;
+use core::ffi::c_void;
+
+/// The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
+///
+/// Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
+/// them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
+/// where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
+/// that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
+/// class only. Problems and key heads (with their query heads) are independent: so to split the work.
+///
+/// `rules`, `work` and `report` are those of subquad_attention_forward, `work` as many bytes as
+/// subquad_attention_gradient_need says. `key_run` is not used.
+///
+/// Cost: 6 dim + 4 value_dim flops and one exponential per query and key. No allocation, no thread, no lock.
+///
+/// Returns SUBQUAD_OK, or, with nothing written, the errors of subquad_attention_forward, where `upstream` are inputs
+/// (d_lse may be null) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
+/// rules do not have.
+///
+/// # Safety
+/// Every pointer reaches as far as the sizes beside it say, sink_logits over query_heads floats, and nobody else writes
+/// there during the call.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_gradient(
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    upstream: subquad_upstream,
+    gradients: subquad_gradients,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let run = || {
+        // SAFETY: the caller's promise, word for word.
+        let known = unsafe { optional(rules)? }.unwrap_or(&subquad_attention::NONE);
+        let writes = gradients.extents(q.heads)?;
+        let inputs = [q.extent()?, k.extent()?, v.extent()?, Extent::optional(rules, 1)?];
+        let work_at = Extent::of(work.cast::<u8>(), work_size)?;
+        let [to_q, to_k, to_v, to_bias, to_sinks] = writes;
+        let writes = [
+            to_q,
+            to_k,
+            to_v,
+            to_bias,
+            to_sinks,
+            work_at,
+            Extent::optional(report, 1)?,
+        ];
+        apart(&writes, &inputs)?;
+        apart(&writes, &upstream.extents()?)?;
+        apart(&writes, &known.extents(q.batch, q.heads)?)?;
+        // Where no input has an element there is nothing to be wanted.
+        if gradients.is_nothing() && (q.len()? != 0 || k.len()? != 0 || v.len()? != 0) {
+            return Err(Error::Null);
+        }
+        // SAFETY: the caller's promise; what will be written is apart from everything else.
+        let happened = unsafe {
+            let (q, k, v) = (q.view()?, k.view()?, v.view()?);
+            let plan = Plan::new(known, Shape::of(&q, &k, &v)?)?.gradient();
+            let (upstream, gradients) = (upstream.view()?, gradients.view(q.heads())?);
+            plan.run(q, k, v, upstream, gradients, &mut scratch(work, work_size)?)?
+        };
+        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
+        unsafe { give(report, happened.into()) };
+        Ok(())
+    };
+    status(run())
+}
+
+/// Bytes of scratch that subquad_attention_gradient takes for these rules and this shape, written to `bytes`.
+///
+/// Errors as for subquad_attention_forward_need.
+///
+/// # Safety
+/// Every pointer in the rules reaches as far as the shape says, and `bytes` points to a size_t.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn subquad_attention_gradient_need(
+    rules: *const subquad_attention,
+    shape: subquad_shape,
+    bytes: *mut usize,
+) -> i32 {
+    // SAFETY: the caller's promise, word for word.
+    status(unsafe { bytes_of(rules, shape, bytes, |plan| Ok(plan.gradient().need())) })
+}
+
+impl<'a> Plan<'a> {
+    fn gradient(&self) -> Gradient<'a> {
+        Gradient::from_exact(&self.exact)
+    }
+}
+
+impl subquad_upstream {
+    fn extents(&self) -> Result<[Extent; 4], Error> {
+        Ok([
+            self.out.extent()?,
+            self.d_out.extent()?,
+            self.lse.extent()?,
+            self.d_lse.optional_extent()?,
+        ])
+    }
+
+    /// # Safety
+    /// The pointers reach as far as the sizes say, and nobody writes there during 'a.
+    unsafe fn view<'a>(&self) -> Result<Upstream<'a>, Error> {
+        // SAFETY: the caller's promise, word for word.
+        unsafe {
+            Ok(Upstream {
+                out: self.out.view()?,
+                d_out: self.d_out.view()?,
+                lse: self.lse.view()?,
+                d_lse: self.d_lse.optional_view()?,
+            })
+        }
+    }
+}
+
+impl subquad_gradients {
+    fn is_nothing(&self) -> bool {
+        let tensors = [self.q, self.k, self.v, self.bias];
+        self.sink_logits.is_null() && tensors.iter().all(|t| t.data.is_null())
+    }
+
+    fn extents(&self, query_heads: usize) -> Result<[Extent; 5], Error> {
+        Ok([
+            self.q.optional_extent()?,
+            self.k.optional_extent()?,
+            self.v.optional_extent()?,
+            self.bias.optional_extent()?,
+            Extent::optional(self.sink_logits, query_heads)?,
+        ])
+    }
+
+    /// # Safety
+    /// The pointers reach as far as the sizes say, and nobody else uses that memory during 'a.
+    unsafe fn view<'a>(&self, query_heads: usize) -> Result<Gradients<'a>, Error> {
+        // SAFETY: the caller's promise, word for word.
+        unsafe {
+            let sinks = match self.sink_logits.is_null() {
+                true => None,
+                false => Some(slice_mut(self.sink_logits, query_heads)?),
+            };
+            Ok(Gradients {
+                q: self.q.optional_view()?,
+                k: self.k.optional_view()?,
+                v: self.v.optional_view()?,
+                bias: self.bias.optional_view()?,
+                sink_logits: sinks,
+            })
+        }
+    }
+}
