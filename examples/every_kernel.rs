@@ -1,11 +1,11 @@
-//! Runs each kernel and both attention plans on every back end of this machine, and prints one checksum per back end.
+//! Runs each kernel, both attention plans, all storage formats and the gradient on every back end of this machine, and prints one checksum per back end.
 //!
 //! Back ends of one class (fused, strict) print the same number. `tests/sh/intrinsics.sh` reads the machine code of
 //! this program.
 
 use std::mem::MaybeUninit;
-use subquad::attention::{Decode, Exact, Outputs, Rules, Stage};
-use subquad::{kernels, Error, Isa, MatRef, Scratch, TensorMut};
+use subquad::attention::{Decode, Exact, Gradient, Gradients, Outputs, Rules, Stage, Upstream};
+use subquad::{half, kernels, Error, Isa, MatMut, MatRef, RowsRef, Scratch, TensorMut, TensorRef};
 
 const QUERIES: usize = 9;
 const KEYS: usize = 300;
@@ -59,6 +59,70 @@ fn attention(isa: Isa, rules: Rules<'_>, exact: bool) -> Result<Vec<f32>, Error>
     Ok(out)
 }
 
+/// One query against keys and values in each format.
+fn stored(isa: Isa) -> Result<Vec<f32>, Error> {
+    let (q, x) = (numbers(DIM, 5), numbers(KEYS * DIM, 6));
+    let f16: Vec<u16> = x.iter().map(|&x| half::f16_from_f32(x)).collect();
+    let bf16: Vec<u16> = x.iter().map(|&x| half::bf16_from_f32(x)).collect();
+    let i8: Vec<i8> = x.iter().map(|x| (x * 127.0) as i8).collect();
+    let scales = vec![1.0 / 127.0; KEYS];
+    let shape = [1, 1, KEYS, DIM];
+    let formats = [
+        RowsRef::f16(TensorRef::new(&f16, shape)?),
+        RowsRef::bf16(TensorRef::new(&bf16, shape)?),
+        RowsRef::i8(TensorRef::new(&i8, shape)?, TensorRef::new(&scales, [1, 1, 1, KEYS])?)?,
+    ];
+    let (q, f32) = (MatRef::new(&q, 1, DIM)?, MatRef::new(&x, KEYS, DIM)?);
+    let plan = Decode::for_views(q, f32, f32)?.with_isa(isa);
+    let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+    let mut results = Vec::new();
+    for rows in formats {
+        let mut out = vec![0.0; DIM];
+        let outputs = Outputs {
+            out: Some(MatMut::new(&mut out, 1, DIM)?.into()),
+            ..Outputs::default()
+        };
+        let report = plan.run_rows(q.into(), rows, rows, outputs, &mut Scratch::new(&mut work))?;
+        assert_eq!(report.non_finite_rows, 0);
+        results.append(&mut out);
+    }
+    Ok(results)
+}
+
+/// The gradient for queries, keys and values.
+fn gradient(isa: Isa, rules: Rules<'_>) -> Result<Vec<f32>, Error> {
+    let x: Vec<Vec<f32>> = (7..11).map(|seed| numbers(KEYS * DIM, seed)).collect();
+    let (q, k) = (MatRef::new(&x[0], QUERIES, DIM)?, MatRef::new(&x[1], KEYS, DIM)?);
+    let (v, d_out) = (MatRef::new(&x[2], KEYS, DIM)?, MatRef::new(&x[3], QUERIES, DIM)?);
+    let forward = Exact::for_views(q, k, v)?.with_rules(rules)?.with_isa(isa);
+    let backward = Gradient::for_views(q, k, v)?.with_rules(rules)?.with_isa(isa);
+    let mut work = vec![MaybeUninit::uninit(); forward.need().or(backward.need()).bytes()];
+    let mut scratch = Scratch::new(&mut work);
+    let (mut out, mut lse) = (vec![0.0; QUERIES * DIM], vec![0.0; QUERIES]);
+    let outputs = Outputs {
+        out: Some(MatMut::new(&mut out, QUERIES, DIM)?.into()),
+        lse: Some(MatMut::new(&mut lse, QUERIES, 1)?.into()),
+        ..Outputs::default()
+    };
+    let report = forward.run(q.into(), k.into(), v.into(), outputs, &mut scratch)?;
+    let upstream = Upstream {
+        out: MatRef::new(&out, QUERIES, DIM)?.into(),
+        d_out: d_out.into(),
+        lse: MatRef::new(&lse, QUERIES, 1)?.into(),
+        d_lse: None,
+    };
+    let (mut dq, mut dk, mut dv) = (vec![0.0; QUERIES * DIM], vec![0.0; KEYS * DIM], vec![0.0; KEYS * DIM]);
+    let gradients = Gradients {
+        q: Some(MatMut::new(&mut dq, QUERIES, DIM)?.into()),
+        k: Some(MatMut::new(&mut dk, KEYS, DIM)?.into()),
+        v: Some(MatMut::new(&mut dv, KEYS, DIM)?.into()),
+        ..Gradients::default()
+    };
+    let back = backward.run(q.into(), k.into(), v.into(), upstream, gradients, &mut scratch)?;
+    assert_eq!((report.non_finite_rows, back.non_finite_rows), (0, 0));
+    Ok([dq, dk, dv].concat())
+}
+
 fn main() -> Result<(), Error> {
     let limited = Rules::new().with_causal().with_cap(3.0);
     for isa in Isa::all() {
@@ -67,6 +131,10 @@ fn main() -> Result<(), Error> {
             for rules in [Rules::new(), limited] {
                 results.append(&mut attention(isa, rules, exact)?);
             }
+        }
+        results.append(&mut stored(isa)?);
+        for rules in [Rules::new(), limited] {
+            results.append(&mut gradient(isa, rules)?);
         }
         // FNV-1a over the bits: any difference shows.
         let hash = results.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, x| {

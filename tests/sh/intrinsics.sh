@@ -4,8 +4,8 @@
 #
 #     tests/sh/intrinsics.sh [BINARY | ARCHIVE]...
 #
-# Release programs or static archives, x86-64 or AArch64, with their symbols. Without an argument: the example `tour`
-# if there is one, else `every_kernel`.
+# Release programs or static archives, x86-64 or AArch64, with their symbols. Without an argument: the examples
+# `every_kernel` and `tour`.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/sh/lib.sh
@@ -16,11 +16,12 @@ wrappers='core_arch|_mm(256|512)?_|[^a-z]v[a-z]+q?_(n_|lane_)?[fsu](16|32|64)'
 # Asked once, by detection.
 detection='_xgetbv|__cpuid'
 
-default_program() {
-    name=every_kernel
-    [ ! -f "$root/examples/tour.rs" ] || name=tour
-    (cd "$root" && nice cargo build --quiet --release --example "$name") || die "the example $name does not build"
-    printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}/release/examples/$name"
+default_programs() {
+    (cd "$root" && nice cargo build --quiet --release --example every_kernel --example tour) ||
+        die "the examples do not build"
+    for name in every_kernel tour; do
+        printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}/release/examples/$name"
+    done
 }
 
 # The disassembler that knows the file's machine.
@@ -33,7 +34,8 @@ disassembler() {
 
 need_cmd objdump binutils
 need_install
-[ $# -gt 0 ] || set -- "$(default_program)"
+# shellcheck disable=SC2046 # two words
+[ $# -gt 0 ] || set -- $(default_programs)
 
 calls=$(mktemp)
 trap 'rm -f "$calls"' EXIT
