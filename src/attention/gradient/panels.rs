@@ -19,6 +19,8 @@ const PANELS: usize = 12;
 
 /// Lanes that a call uses at once, in panels.
 const fn block_rows(shape: &Shape, lanes: usize) -> usize {
+    // No back end has none, but not every optimiser sees that.
+    let lanes = if lanes == 0 { 1 } else { lanes };
     let panels = shape.queries.saturating_mul(shape.group()).div_ceil(lanes);
     let most = SIDE.div_ceil(lanes);
     let most = if most < PANELS { most } else { PANELS };
