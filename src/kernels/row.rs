@@ -34,15 +34,24 @@ pub fn row_scores<S: Widen, K: Stored>(
     }
 }
 
-/// Four keys at a time: nearly one stream of memory, and sums that stay in registers.
+/// Short rows four at a time, with sums that stay in registers; long ones one after the other, as four of them are four
+/// streams of memory, which large caches do not foresee.
 #[inline(always)]
 fn one_row_scores<S: Widen, K: Stored>(s: S, q: &[f32], k: MatRef<'_, K::Bits>, out: &mut [f32]) {
+    let long = k.cols() * size_of::<K::Bits>() > 256;
     for (key, out) in (0..k.rows()).step_by(16).zip(out.chunks_exact_mut(16)) {
-        let [a0, a1, a2, a3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key));
-        let [b0, b1, b2, b3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 4));
-        let [c0, c1, c2, c3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 8));
-        let [d0, d1, d2, d3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 12));
-        let sums = [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3];
+        let mut sums = [s.splat16(0.0); 16];
+        if long {
+            for (m, sum) in sums.iter_mut().enumerate().take(k.rows() - key) {
+                [*sum] = products::<S, K, 1, 1, 1>(s, [q], [k.row(key + m)]);
+            }
+        } else {
+            let [a0, a1, a2, a3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key));
+            let [b0, b1, b2, b3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 4));
+            let [c0, c1, c2, c3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 8));
+            let [d0, d1, d2, d3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 12));
+            sums = [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3];
+        }
         s.store16(s.sums16(&sums), out);
     }
 }
