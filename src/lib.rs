@@ -32,6 +32,7 @@ pub mod ffi;
 pub mod half;
 pub mod kernels;
 mod math;
+mod moment;
 mod real;
 mod report;
 pub mod scratch;

@@ -1,6 +1,7 @@
 //! The dispatched list: the last floor that sees vectors. Above it a back end is an [`Isa`].
 
 mod elementary;
+mod estimate;
 mod gradient;
 mod normalize;
 mod reduce;
@@ -14,6 +15,7 @@ mod weight;
 
 use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::{MatMut, MatRef};
+pub(crate) use estimate::{roundings as estimate_roundings, Estimates, Keys, Polynomials};
 pub(crate) use gradient::{Span, Weighted};
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
@@ -117,4 +119,6 @@ dispatch! {
     pub(crate) fn times_slope(ds: &mut [f32], slope: &[f32]) = gradient::times_slope;
     /// `out.row(key) += sum over lanes of weights[key][lane] * rows[lane]`, in the order of the lanes.
     pub(crate) fn weighted_rows(of: &Weighted<'_>, out: &mut MatMut<'_, f32>) = gradient::weighted_rows;
+    /// Power sums of scores into outputs of attention, with promises.
+    pub(crate) fn estimate(keys: &Keys<'_>, of: &Polynomials<'_>, block: &mut Estimates<'_>) = estimate::estimate;
 }

@@ -1,0 +1,4 @@
+//! Powers of scores summed over keys.
+mod minimax;
+mod minimax_table;
+pub(crate) mod series;
