@@ -35,6 +35,7 @@ mod math;
 mod moment;
 mod real;
 mod report;
+pub mod rng;
 pub mod scratch;
 pub mod simd;
 pub mod view;

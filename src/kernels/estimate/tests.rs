@@ -1,6 +1,7 @@
 //! Promises against the truth, from power sums made in f64.
 
 use super::*;
+use crate::bound::gamma;
 use crate::moment::series::{minimax, taylor_rest, TAYLOR};
 use crate::simd::{Emu, Isa};
 use std::{vec, vec::Vec};
@@ -197,7 +198,10 @@ fn no_promise_is_broken() {
                 let truth: f64 = weights.iter().zip(&case.v).map(|(w, v)| w * v[c]).sum::<f64>() / sum;
                 let error = (truth - f64::from(result.out[c * 16 + lane])).abs();
                 let bound = f64::from(result.out_bound[lane]);
-                assert!(error <= bound + 1e-13, "trial {trial} lane {lane}: {error:e} > {bound:e}"); // f64 rounds too
+                assert!(
+                    error <= bound + 1e-13,
+                    "trial {trial} lane {lane}: {error:e} > {bound:e}"
+                ); // f64 rounds too
                 if result.range > 0.0 && error > 1e-5 {
                     tight = tight.max(error / bound);
                 }
