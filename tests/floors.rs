@@ -10,6 +10,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (1, &["view", "scratch", "math"]),
     (2, &["simd"]),
     (3, &["kernels", "report"]),
+    (5, &["moment"]),
     (6, &["attention"]),
     (8, &["ffi"]),
 ];
