@@ -15,7 +15,7 @@
 //! | failure | [`Error`]: without data, the same numbers in C; an error has written nothing |
 //!
 //! Start at [`attention`]. Floors: `error`, `bound`, `half` and `real` use nothing; `view`, `scratch` and `math` stand on them;
-//! then [`simd`], [`kernels`], [`attention`], and `ffi` on top. A module uses only floors below it.
+//! then [`simd`], [`kernels`], [`moment`], [`attention`], and `ffi` on top. A module uses only floors below it.
 #![no_std]
 #![deny(missing_docs)]
 // What only the C layer calls is not dead.
@@ -32,7 +32,7 @@ pub mod ffi;
 pub mod half;
 pub mod kernels;
 mod math;
-mod moment;
+pub mod moment;
 mod real;
 mod report;
 pub mod rng;

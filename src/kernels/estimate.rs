@@ -13,8 +13,8 @@
 //!
 //! ```text
 //! reach       b = norm radius + a >= |s - mean|
-//! sizes       A(p) = sum_i norm^i P_i sum_(j>=i) |p_j| C(j,i) a^(j-i) for p(s - mean), with the measured sums
-//!             P_i >= sum |x|^i: all that roundings multiply. error(p) = relative A(p)
+//! errors      error(p) = sum_i norm^i relative_i P_i sum_(j>=i) |p_j| C(j,i) a^(j-i) for p(s - mean), with the measured
+//!             sums P_i >= sum |x|^i: what the roundings of all terms can make
 //! power       S = sum (s - mean)^e, e even: at most max(computed, 0) + error(s^e)
 //! Taylor      missed = sum |e^(s - mean) - T| <= S b^(g + 1 - e) taylor_rest(g, b), e the even one of g and g - 1
 //!             out off by (range missed + 2 largest |v| error(T)) / mass, as for the true output o, which lies among the
@@ -23,7 +23,8 @@
 //! Hermite     the smaller of these, plus the largest distance between the outputs
 //! ```
 //!
-//! `relative` is the caller's: the roundings of a term of the sums, relative to it, and [`roundings`] for what is done here.
+//! `relative_i` is the caller's: the roundings of a term of the sums, relative to it, and [`roundings`] for what is done here.
+//! What underflow hides is relative to the number of keys, which the sum of weights is not less than (Jensen).
 //! No output is farther from the truth than the range of the values, as both lie among them.
 
 mod choice;
@@ -50,8 +51,9 @@ pub(crate) struct Polynomials<'a> {
 /// What the keys are known to be.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<'a> {
-    /// At least `sum |x|^i` for each power, the number of keys first.
-    pub norms: &'a [f32],
+    /// How far the sums of powers are off, for a query of length 1 and values of at most 1: at least
+    /// `relative_i sum |x|^i` for each power, `relative_i` the roundings of a term of the sums and [`roundings`].
+    pub errors: &'a [f32],
     /// At least the largest `|x|`.
     pub radius: f32,
     /// Least and largest value of every column, as they entered the sums.
@@ -60,8 +62,8 @@ pub(crate) struct Keys<'a> {
     /// At least the largest magnitude of these, and at least the largest difference inside a column.
     pub value: f32,
     pub range: f32,
-    /// At least the relative error of a term of the sums.
-    pub relative: f32,
+    /// What underflow may have hidden of a sum of powers of the highest degree, per key, for a query of length 1.
+    pub lost: f32,
     /// The largest promise that the caller is content with.
     pub wanted: f32,
 }
@@ -86,8 +88,6 @@ pub(crate) struct Estimates<'a> {
 
 /// Where terms of certificates were rounded down, this makes up for it: some eighty roundings of positive numbers.
 const SLACK: f32 = 1.0 + 1.0 / 65536.0;
-/// What underflow may hide, relative to the values.
-const HIDDEN: f32 = f32::from_bits((127 - 100) << 23);
 /// Roundings that a term meets here: its coefficient, two per step of shifting, two per term of the last sum, and the quotient.
 pub(crate) const fn roundings(degree: usize) -> usize {
     4 * degree + 8
@@ -126,14 +126,14 @@ fn estimate_vector<S: Simd<f32>>(s: S, keys: &Keys<'_>, of: &Polynomials<'_>, bl
     let (limit, best, share) = of.minimax.unwrap_or((-1.0, of.taylor, f32::INFINITY));
     let never = s.splat(f32::INFINITY);
     let all = All {
-        taylor: scores.apply(s, &sums, keys, &spread(s, of.taylor)),
-        minimax: scores.apply(s, &sums, keys, &spread(s, best)),
-        hermite: scores.apply(s, &sums, keys, &scores.hermite(s, &sums, of.taylor)),
-        missed: scores.missed(s, &sums, keys, of),
+        taylor: scores.apply(s, &sums, &spread(s, of.taylor)),
+        minimax: scores.apply(s, &sums, &spread(s, best)),
+        hermite: scores.apply(s, &sums, &scores.hermite(s, &sums, of.taylor)),
+        missed: scores.missed(s, &sums, of),
         share: s.select(s.less(s.splat(limit), scores.reach), never, s.splat(share)),
     };
     let seen = all.look(s, &sums, keys);
-    let choice = all.choose(s, keys, &seen);
+    let choice = all.choose(s, keys, &scores, &seen);
     all.hand_out(s, &sums, keys, &choice, block.out);
     put(s, scores.mean, block.mean, at);
     put(s, choice.out, block.out_bound, at);

@@ -3,6 +3,9 @@
 mod elementary;
 mod estimate;
 mod gradient;
+mod moment_push;
+mod moment_query;
+pub(crate) mod monomials;
 mod normalize;
 mod reduce;
 mod row;
@@ -17,6 +20,8 @@ use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::{MatMut, MatRef};
 pub(crate) use estimate::{roundings as estimate_roundings, Estimates, Keys, Polynomials};
 pub(crate) use gradient::{Span, Weighted};
+pub(crate) use moment_push::{by_values, Tokens, SPARE};
+pub(crate) use moment_query::Queries;
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
 pub(crate) use stored::{row_scores, row_values};
@@ -121,4 +126,10 @@ dispatch! {
     pub(crate) fn weighted_rows(of: &Weighted<'_>, out: &mut MatMut<'_, f32>) = gradient::weighted_rows;
     /// Power sums of scores into outputs of attention, with promises.
     pub(crate) fn estimate(keys: &Keys<'_>, of: &Polynomials<'_>, block: &mut Estimates<'_>) = estimate::estimate;
+    /// A block of tokens into the sums of a moment state.
+    pub(crate) fn push_tokens(tokens: &mut Tokens<'_>) = moment_push::push;
+    /// `out[j][c][lane] = sum over alpha of degree j of q^alpha * weighted[alpha][c]`.
+    pub(crate) fn query_moments(of: &mut Queries<'_>) = moment_query::query;
+    /// The same of absolute values, for the last column; after [`query_moments`].
+    pub(crate) fn query_magnitudes(of: &mut Queries<'_>) = moment_query::magnitudes;
 }

@@ -1,7 +1,7 @@
 //! Which polynomial a query gets, and what is promised about it.
 
 use super::scores::{Applied, Scores, Sums};
-use super::{put, Keys, HIDDEN, SLACK};
+use super::{put, Keys, SLACK};
 use crate::kernels::elementary::exp;
 use crate::simd::Simd;
 
@@ -64,7 +64,13 @@ impl<V: Copy> All<V> {
 
     /// The most accurate whose promise is what is wanted, or else the surest.
     #[inline(always)]
-    pub(super) fn choose<S: Simd<f32, V = V>>(&self, s: S, keys: &Keys<'_>, seen: &Seen<V>) -> Choice<S::M, V> {
+    pub(super) fn choose<S: Simd<f32, V = V>>(
+        &self,
+        s: S,
+        keys: &Keys<'_>,
+        scores: &Scores<V>,
+        seen: &Seen<V>,
+    ) -> Choice<S::M, V> {
         let (range, never) = (s.splat(keys.range), s.splat(f32::INFINITY));
         // Both the sum of values and the mean that it is compared with are at most this times the error of the mass.
         let sizes = s.splat(2.0 * keys.value);
@@ -81,7 +87,7 @@ impl<V: Copy> All<V> {
         Choice {
             hermite: good,
             taylor: s.less(taylor, minimax),
-            out: s.min(s.add(out, s.splat(keys.value * HIDDEN)), range),
+            out: s.min(s.mul_add(s.splat(keys.value + 1.0), scores.lost, out), range),
         }
     }
 
@@ -103,7 +109,10 @@ impl<V: Copy> All<V> {
         let off = s.select(choice.taylor, taylor, minimax);
         let mass = s.select(choice.hermite, hermite, mass);
         let off = s.select(choice.hermite, s.min(from_taylor, from_minimax), off);
-        (mass, s.min(s.mul(off, s.splat(SLACK)), s.splat(f32::INFINITY)))
+        (
+            mass,
+            s.min(s.mul(s.add(off, scores.lost), s.splat(SLACK)), s.splat(f32::INFINITY)),
+        )
     }
 
     #[inline(always)]

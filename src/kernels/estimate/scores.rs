@@ -68,8 +68,10 @@ pub(super) struct Scores<V> {
     pub(super) away: V,
     /// At least `|s - mean|` for every key.
     pub(super) reach: V,
-    /// At least the sum over keys of `|s|^i`, however the signs of its parts are.
-    pub(super) sizes: Terms<V>,
+    /// At least how far each power sum is off; that of values, by the largest of them.
+    pub(super) errors: Terms<V>,
+    /// At least the share of the sum of weights that underflow can hide.
+    pub(super) lost: V,
     pub(super) variance: V,
 }
 
@@ -91,10 +93,12 @@ impl<V: Copy> Scores<V> {
         let mean = s.mul(sums.power(s, 1), inverse);
         let away = s.abs(mean);
         let reach = s.mul(s.mul_add(norm, s.splat(keys.radius), away), s.splat(SLACK));
-        let (mut sizes, mut power) = ([s.splat(0.0); MOST_TERMS], s.splat(SLACK));
-        for (size, &norms) in sizes.iter_mut().zip(keys.norms).take(sums.terms) {
-            *size = s.mul(power, s.splat(norms));
+        let (mut errors, mut power) = ([s.splat(0.0); MOST_TERMS], s.splat(SLACK));
+        let (mut lost, step) = (s.splat(keys.lost), s.max(norm, s.splat(1.0)));
+        for (error, &one) in errors.iter_mut().zip(keys.errors).take(sums.terms) {
+            *error = s.mul(power, s.splat(one));
             power = s.mul(power, norm);
+            lost = s.mul(lost, step);
         }
         let second = if sums.terms > 2 {
             s.mul(sums.power(s, 2), inverse)
@@ -106,20 +110,15 @@ impl<V: Copy> Scores<V> {
             mean,
             away,
             reach,
-            sizes,
+            errors,
+            lost,
             variance,
         }
     }
 
     /// `sum of p(s - mean)`, given the terms of p.
     #[inline(always)]
-    pub(super) fn apply<S: Simd<f32, V = V>>(
-        &self,
-        s: S,
-        sums: &Sums<'_>,
-        keys: &Keys<'_>,
-        p: &Terms<V>,
-    ) -> Applied<V> {
+    pub(super) fn apply<S: Simd<f32, V = V>>(&self, s: S, sums: &Sums<'_>, p: &Terms<V>) -> Applied<V> {
         let (mut coefficients, mut sizes) = (*p, *p);
         for x in &mut sizes {
             *x = s.abs(*x);
@@ -127,39 +126,33 @@ impl<V: Copy> Scores<V> {
         shift(s, &mut coefficients, sums.terms, s.sub(s.splat(0.0), self.mean));
         shift(s, &mut sizes, sums.terms, self.away);
         let (mut mass, mut error) = (s.splat(0.0), s.splat(0.0));
-        for (power, (&c, (&a, &size))) in coefficients
+        for (power, (&c, (&a, &off))) in coefficients
             .iter()
-            .zip(sizes.iter().zip(&self.sizes))
+            .zip(sizes.iter().zip(&self.errors))
             .take(sums.terms)
             .enumerate()
         {
             mass = s.mul_add(c, sums.power(s, power), mass);
-            error = s.mul_add(a, size, error);
+            error = s.mul_add(a, off, error);
         }
         Applied {
             coefficients,
             mass,
-            error: s.mul(error, s.splat(keys.relative * SLACK)),
+            error: s.mul(error, s.splat(SLACK)),
             inverse: s.div(s.splat(1.0), mass),
         }
     }
 
     /// At least the sum over keys of `|e^(s - mean) - T(s - mean)|`: the even power sum that is at hand, and the rest.
     #[inline(always)]
-    pub(super) fn missed<S: Simd<f32, V = V>>(
-        &self,
-        s: S,
-        sums: &Sums<'_>,
-        keys: &Keys<'_>,
-        of: &Polynomials<'_>,
-    ) -> V {
+    pub(super) fn missed<S: Simd<f32, V = V>>(&self, s: S, sums: &Sums<'_>, of: &Polynomials<'_>) -> V {
         let degree = sums.terms.saturating_sub(1);
         let even = degree & !1;
         let mut unit = [s.splat(0.0); MOST_TERMS];
         if let Some(x) = unit.get_mut(even) {
             *x = s.splat(1.0);
         }
-        let power = self.apply(s, sums, keys, &unit);
+        let power = self.apply(s, sums, &unit);
         // Recentred sums cancel: computed, they may even be negative.
         let power = s.add(s.max(power.mass, s.splat(0.0)), power.error);
         let rest = s.mul(taylor_rest(s, self.reach, degree, of.taylor_next), self.reach);

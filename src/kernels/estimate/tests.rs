@@ -121,14 +121,11 @@ fn run(isa: Isa, case: &Case, wanted: f32) -> Result {
     }
     let dim = case.x[0].len();
     let q_t: Vec<f32> = (0..dim * lanes).map(|i| case.q[i % lanes][i / lanes]).collect();
-    let norms: Vec<f32> = (0..terms)
-        .map(|i| {
-            case.x
-                .iter()
-                .map(|x| x.iter().map(|x| x * x).sum::<f64>().sqrt().powi(i as i32))
-                .sum::<f64>() as f32
-                * 1.000001
-        })
+    // A sum of f32 has one rounding, and the estimate those that it says.
+    let relative = f64::from(gamma(1 + roundings(case.degree)));
+    let length = |x: &Vec<f64>| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let errors: Vec<f32> = (0..terms)
+        .map(|i| (case.x.iter().map(|x| length(x).powi(i as i32)).sum::<f64>() * relative * 1.000001) as f32)
         .collect();
     let fold = |c: usize, f: fn(f64, f64) -> f64| case.v.iter().map(|v| v[c]).reduce(f).unwrap() as f32;
     let low: Vec<f32> = (0..columns).map(|c| fold(c, f64::min)).collect();
@@ -136,13 +133,13 @@ fn run(isa: Isa, case: &Case, wanted: f32) -> Result {
     let range = low.iter().zip(&high).map(|(l, h)| h - l).fold(0.0, f32::max);
     let value = low.iter().chain(&high).map(|x| x.abs()).fold(0.0, f32::max);
     let keys = Keys {
-        norms: &norms,
+        errors: &errors,
         radius: 1.0,
         low: &low,
         high: &high,
         value,
         range,
-        relative: gamma(1 + roundings(case.degree)),
+        lost: 1e-30,
         wanted,
     };
     let longest = case

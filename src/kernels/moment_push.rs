@@ -1,0 +1,325 @@
+//! A block of tokens into the sums of a moment state: `sums[alpha][c] += sum over tokens of x^alpha * v[c]`.
+//!
+//! Two forms, chosen by the number of values alone, so that the order of addition is the same on every machine:
+//!
+//! - few or odd values: lanes are tokens. Sixteen running sums per number, then halves added to halves.
+//! - a multiple of sixteen values: lanes are values. One running sum per number, over the tokens in order; what counts
+//!   the tokens is added up in sixteen lanes as above.
+//!
+//! A monomial is its parent times a variable. Only those below the highest degree are parents, and only those are kept.
+// As in `tile`: index loops over small arrays of vectors read like the formula.
+#![allow(clippy::needless_range_loop)]
+
+use super::monomials::{groups, Group};
+use super::tile::get;
+use crate::simd::Simd;
+
+/// A block of tokens, and where their sums go.
+pub struct Tokens<'a> {
+    /// Variables of a token.
+    pub dim: usize,
+    /// Highest degree.
+    pub degree: usize,
+    /// Numbers of a token's value.
+    pub value_dim: usize,
+    /// Tokens in the block.
+    pub count: usize,
+    /// Tokens there is room for, a multiple of 16: the distance of rows below.
+    pub room: usize,
+    /// `[variable][token]`, zeros beyond `count`.
+    pub x: &'a [f32],
+    /// Lanes are tokens: `[value, then a one][token]`, zeros beyond `count`. Lanes are values: `[token][value]`.
+    pub values: &'a [f32],
+    /// `[monomial below the highest degree, then SPARE more][token]`, to work in.
+    pub parents: &'a mut [f32],
+    /// `[monomial][value, then the count]`.
+    pub sums: &'a mut [f32],
+}
+
+/// Rows beyond the parents that the kernel works in: the largest tile of monomials.
+pub const SPARE: usize = 12;
+
+/// Whether lanes are values.
+#[must_use]
+pub const fn by_values(value_dim: usize) -> bool {
+    value_dim > 0 && value_dim.is_multiple_of(16)
+}
+
+impl Tokens<'_> {
+    /// Monomials below the highest degree.
+    #[inline(always)]
+    fn below(&self) -> usize {
+        let rows = self.parents.len().checked_div(self.room).unwrap_or(0);
+        rows.saturating_sub(SPARE)
+    }
+}
+
+/// Adds the block.
+#[inline(always)]
+pub fn push<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
+    // The monomial of degree 0: one for every token.
+    let (room, count) = (tokens.room, tokens.count);
+    let ones = tokens.parents.iter_mut().take(room).enumerate();
+    ones.for_each(|(i, one)| *one = if i < count { 1.0 } else { 0.0 });
+    if by_values(tokens.value_dim) {
+        return push_values(s, tokens);
+    }
+    let mut col = 0;
+    while col <= tokens.value_dim {
+        let left = tokens.value_dim + 1 - col;
+        col += match (S::REGISTERS * S::LANES, left) {
+            (512.., 9..) => push_columns::<S, 3, 9>(s, tokens, col),
+            (512.., 5..) => push_columns::<S, 3, 5>(s, tokens, col),
+            (128.., 5..) => push_columns::<S, 1, 5>(s, tokens, col),
+            (128.., 2..) => push_columns::<S, 2, 2>(s, tokens, col),
+            _ => push_columns::<S, 1, 1>(s, tokens, col),
+        };
+    }
+}
+
+/// `MC` columns of all monomials, lanes are tokens; returns `MC`.
+#[inline(always)]
+fn push_columns<S: Simd<f32>, const MA: usize, const MC: usize>(s: S, tokens: &mut Tokens<'_>, col: usize) -> usize {
+    let below = tokens.below();
+    lane_tile::<S, 1, MC, false, true>(s, tokens, &Group::ONE, col);
+    for group in groups::<MA>(tokens.dim, tokens.degree) {
+        let keeps = col == 0 && group.at < below;
+        if group.len == MA && (!keeps || group.at + MA <= below) {
+            if keeps {
+                lane_tile::<S, MA, MC, true, false>(s, tokens, &group, col);
+            } else {
+                lane_tile::<S, MA, MC, false, false>(s, tokens, &group, col);
+            }
+            continue;
+        }
+        for one in (0..group.len).map(|i| group.single(i)) {
+            if col == 0 && one.at < below {
+                lane_tile::<S, 1, MC, true, false>(s, tokens, &one, col);
+            } else {
+                lane_tile::<S, 1, MC, false, false>(s, tokens, &one, col);
+            }
+        }
+    }
+    MC
+}
+
+/// `MA` monomials times `MC` columns, summed over the tokens in sixteen lanes. With `KEEP` the monomials are stored for
+/// those they are parents of; `ONE` is the monomial of degree 0, which is there already.
+#[inline(always)]
+fn lane_tile<S: Simd<f32>, const MA: usize, const MC: usize, const KEEP: bool, const ONE: bool>(
+    s: S,
+    tokens: &mut Tokens<'_>,
+    group: &Group<MA>,
+    col: usize,
+) {
+    let (room, steps) = (tokens.room, tokens.count.div_ceil(16));
+    let at = if KEEP {
+        group.at.wrapping_mul(room)
+    } else {
+        tokens.parents.len()
+    };
+    let Some((parents, own)) = tokens.parents.split_at_mut_checked(at) else {
+        return;
+    };
+    let (mut parent, mut variable, mut value) = ([&[][..]; MA], [&[][..]; MA], [&[][..]; MC]);
+    for m in 0..MA {
+        let product = group.products[m];
+        parent[m] = blocks(parents, product.parent, room, steps);
+        variable[m] = if ONE {
+            parent[m]
+        } else {
+            blocks(tokens.x, product.variable, room, steps)
+        };
+    }
+    for c in 0..MC {
+        value[c] = blocks(tokens.values, col + c, room, steps);
+    }
+    let mut kept = own.chunks_exact_mut(room.max(1));
+    let keep: [&mut [[f32; 16]]; MA] = core::array::from_fn(|_| {
+        let row = kept.next().unwrap_or_default().as_chunks_mut().0;
+        row.get_mut(..steps).unwrap_or_default()
+    });
+    let mut acc = [[s.splat16(0.0); MC]; MA];
+    for t in 0..steps {
+        let mut f = [s.splat16(0.0); MA];
+        for m in 0..MA {
+            let (Some(p), Some(x)) = (parent[m].get(t), variable[m].get(t)) else {
+                return;
+            };
+            f[m] = if ONE {
+                s.load16(p)
+            } else {
+                multiply(s, s.load16(p), s.load16(x))
+            };
+            if KEEP {
+                let Some(to) = keep[m].get_mut(t) else { return };
+                s.store16(f[m], to);
+            }
+        }
+        for c in 0..MC {
+            let Some(v) = value[c].get(t) else { return };
+            let v = s.load16(v);
+            for m in 0..MA {
+                acc[m][c] = s.mul_add16(f[m], v, acc[m][c]);
+            }
+        }
+    }
+    let columns = tokens.value_dim + 1;
+    let to = group.at.wrapping_mul(columns).wrapping_add(col);
+    let to = tokens.sums.get_mut(to..).unwrap_or_default().chunks_mut(columns);
+    let mut sums = [0.0; 32];
+    for (sums, acc) in sums.chunks_exact_mut(16).zip(acc.as_flattened().chunks(16)) {
+        let mut rows = [s.splat16(0.0); 16];
+        rows.iter_mut().zip(acc).for_each(|(row, &acc)| *row = acc);
+        s.store16(s.sums16(&rows), sums);
+    }
+    for (to, sums) in to.zip(sums.chunks_exact(MC)).take(MA) {
+        to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+    }
+}
+
+/// Row `row` of `room` numbers each, as far as there are tokens, in sixteens.
+#[inline(always)]
+fn blocks(rows: &[f32], row: usize, room: usize, steps: usize) -> &[[f32; 16]] {
+    let row = rows.get(row.wrapping_mul(room)..).unwrap_or(&[]);
+    row.as_chunks().0.get(..steps).unwrap_or(&[])
+}
+
+/// `a * b` in sixteen lanes.
+#[inline(always)]
+fn multiply<S: Simd<f32>>(s: S, mut a: S::V16, b: S::V16) -> S::V16 {
+    for (a, &b) in a.as_mut().iter_mut().zip(b.as_ref()) {
+        *a = s.mul(*a, b);
+    }
+    a
+}
+
+/// `a + b` in sixteen lanes.
+#[inline(always)]
+fn add<S: Simd<f32>>(s: S, mut a: S::V16, b: S::V16) -> S::V16 {
+    for (a, &b) in a.as_mut().iter_mut().zip(b.as_ref()) {
+        *a = s.add(*a, b);
+    }
+    a
+}
+
+/// All monomials, lanes are values: wide tiles where there are values for them, else high ones.
+#[inline(always)]
+fn push_values<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
+    value_tiles::<S, 1, 1>(s, tokens, &Group::ONE);
+    let vectors = tokens.value_dim / S::LANES;
+    match (S::REGISTERS, vectors) {
+        (32.., 4..) => push_groups::<S, 6, 4>(s, tokens),
+        (32.., 2..) => push_groups::<S, 12, 2>(s, tokens),
+        (32.., _) => push_groups::<S, 12, 1>(s, tokens),
+        (16.., _) => push_groups::<S, 6, 2>(s, tokens),
+        _ => push_groups::<S, 4, 1>(s, tokens),
+    }
+}
+
+#[inline(always)]
+fn push_groups<S: Simd<f32>, const MA: usize, const NC: usize>(s: S, tokens: &mut Tokens<'_>) {
+    for group in groups::<MA>(tokens.dim, tokens.degree) {
+        if group.len == MA {
+            make(s, tokens, &group);
+            value_tiles::<S, MA, NC>(s, tokens, &group);
+            continue;
+        }
+        for one in (0..group.len).map(|i| group.single(i)) {
+            make(s, tokens, &one);
+            value_tiles::<S, 1, NC>(s, tokens, &one);
+        }
+    }
+}
+
+/// The row of `parents` that monomial `at` is made in, and those after it next to it: what is no parent only passes by.
+#[inline(always)]
+fn row_of(tokens: &Tokens<'_>, at: usize) -> usize {
+    let below = tokens.below();
+    if at < below {
+        at
+    } else {
+        below
+    }
+}
+
+/// Makes the monomials of a group for all tokens, and adds them to what counts the tokens.
+#[inline(always)]
+fn make<S: Simd<f32>, const MA: usize>(s: S, tokens: &mut Tokens<'_>, group: &Group<MA>) {
+    let (room, steps) = (tokens.room, tokens.count.div_ceil(16));
+    let mut counts = [s.splat16(0.0); 16];
+    for m in 0..MA {
+        let product = group.products[m];
+        let row = row_of(tokens, group.at).wrapping_add(m).wrapping_mul(room);
+        let Some((parents, own)) = tokens.parents.split_at_mut_checked(row) else {
+            return;
+        };
+        let parent = blocks(parents, product.parent, room, steps).iter();
+        let factors = parent.zip(blocks(tokens.x, product.variable, room, steps));
+        for ((p, x), to) in factors.zip(own.as_chunks_mut::<16>().0) {
+            let f = multiply(s, s.load16(p), s.load16(x));
+            counts[m] = add(s, counts[m], f);
+            s.store16(f, to);
+        }
+    }
+    let mut sums = [0.0; 16];
+    s.store16(s.sums16(&counts), &mut sums);
+    let columns = tokens.value_dim + 1;
+    let rows = tokens
+        .sums
+        .get_mut(group.at.wrapping_mul(columns)..)
+        .unwrap_or_default();
+    for (row, sum) in rows.chunks_exact_mut(columns).zip(sums).take(MA) {
+        row.last_mut().into_iter().for_each(|to| *to += sum);
+    }
+}
+
+/// `MA` monomials times all values, in tiles of `NC` vectors.
+#[inline(always)]
+fn value_tiles<S: Simd<f32>, const MA: usize, const NC: usize>(s: S, tokens: &mut Tokens<'_>, group: &Group<MA>) {
+    let mut col = 0;
+    while col + NC * S::LANES <= tokens.value_dim {
+        value_tile::<S, MA, NC>(s, tokens, group, col);
+        col += NC * S::LANES;
+    }
+    while col < tokens.value_dim {
+        value_tile::<S, MA, 1>(s, tokens, group, col);
+        col += S::LANES;
+    }
+}
+
+#[inline(always)]
+fn value_tile<S: Simd<f32>, const MA: usize, const NC: usize>(
+    s: S,
+    tokens: &mut Tokens<'_>,
+    group: &Group<MA>,
+    col: usize,
+) {
+    let mut factors = [&[][..]; MA];
+    let rows = tokens.parents.chunks_exact(tokens.room.max(1));
+    for (factors, row) in factors.iter_mut().zip(rows.skip(row_of(tokens, group.at))) {
+        *factors = row.get(..tokens.count).unwrap_or(&[]);
+    }
+    let mut acc = [[s.splat(0.0); NC]; MA];
+    let mut rest = tokens.values.get(col..).unwrap_or(&[]);
+    for i in 0..tokens.count {
+        let Some(row) = rest.get(..NC * S::LANES) else { return };
+        rest = rest.get(tokens.value_dim..).unwrap_or(&[]);
+        let v = get::<S, NC>(s, row);
+        for m in 0..MA {
+            let Some(&f) = factors[m].get(i) else { return };
+            let f = s.splat(f);
+            for n in 0..NC {
+                acc[m][n] = s.mul_add(f, v[n], acc[m][n]);
+            }
+        }
+    }
+    let columns = tokens.value_dim + 1;
+    let to = group.at.wrapping_mul(columns).wrapping_add(col);
+    let rows = tokens.sums.get_mut(to..).unwrap_or_default().chunks_mut(columns);
+    for (row, acc) in rows.zip(&acc) {
+        for (to, &acc) in row.chunks_exact_mut(S::LANES).zip(acc) {
+            s.store(s.add(s.load(to), acc), to);
+        }
+    }
+}

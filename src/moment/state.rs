@@ -1,0 +1,354 @@
+//! Sums of monomials in the caller's memory.
+
+use super::features::weights;
+use super::frozen::Frozen;
+use super::summary::Summary;
+use super::waiting::Waiting;
+use super::Shape;
+use crate::bound::sum_up;
+use crate::error::Error;
+use crate::math;
+use crate::scratch::Scratch;
+use crate::simd::Isa;
+use crate::view::MatRef;
+
+/// How far a state has come: all that is not in its memory, so that a host can keep it as plain numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Tokens in it.
+    pub count: u64,
+    /// Those of them that wait for their block to be full.
+    pub waiting: usize,
+    /// Additions that a sum has seen: one per block, and one per merge. It decides the rounding error.
+    pub additions: u64,
+}
+
+/// `Z[alpha] = sum over tokens of x^alpha [v, 1]`, `x = (k - c) / rho`, for all monomials of degree up to g.
+///
+/// Tokens are summed in blocks of [`Shape::block`], and wait in the state's memory until there are so many. So the bits
+/// depend on the sequence of tokens only, not on how it was cut into calls; what waits is part of every answer. The
+/// count is exact; a sum of n ones has an error of about `n / block` roundings.
+///
+/// c should be near the middle of the keys. `radius` is how far from it they may be: [`push`](State::push) refuses those
+/// that are farther, as the polynomial that is asked for later is good for small scores only. [`leading`](State::leading)
+/// finds them beforehand, for the caller to keep elsewhere.
+///
+/// ```
+/// use subquad::moment::{lanes, Answer, Shape, State, Work};
+/// use subquad::{Isa, MatRef, Scratch};
+/// # fn main() -> Result<(), subquad::Error> {
+/// let shape = Shape { block: 16, ..Shape::new(2, 1, 2) };
+/// let mut memory = vec![0.0; shape.len()?];
+/// let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.need().bytes()];
+/// let mut state = State::new(shape, &[0.0, 0.0], 2.0, &mut memory)?;
+/// state.push(MatRef::new(&[1.0, 0.0, 0.0, -1.0], 2, 2)?, MatRef::new(&[10.0, 20.0], 2, 1)?, &mut Scratch::new(&mut bytes))?;
+///
+/// let mut weighted = vec![0.0; shape.sums().unwrap()];
+/// let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes))?;
+/// let (isa, lanes) = (Isa::best(), lanes(Isa::best()));
+/// let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.work_need(isa).bytes()];
+/// let mut work = Work::new(shape, isa, &mut Scratch::new(&mut bytes))?;
+/// let mut moments = vec![0.0; 3 * 2 * lanes];
+/// frozen.query(MatRef::new(&[3.0, 5.0], 1, 2)?, 1.0, &mut work, Answer { moments: &mut moments, magnitudes: None })?;
+/// let n = |degree, column| moments[(degree * 2 + column) * lanes];
+/// // The scores are 3 and -5: their zeroth, first and second powers, times the values, and alone.
+/// assert_eq!([n(0, 0), n(1, 0), n(2, 0)], [30.0, 30.0 - 100.0, 90.0 + 500.0]);
+/// assert_eq!([n(0, 1), n(1, 1), n(2, 1)], [2.0, -2.0, 34.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct State<'a> {
+    isa: Isa,
+    shape: Shape,
+    radius: f32,
+    scale: f32,
+    centre: &'a mut [f32],
+    low: &'a mut [f32],
+    high: &'a mut [f32],
+    /// The largest square of a norm.
+    square: &'a mut f32,
+    /// Sums of powers 0, 1, ... of the squares, but of those that wait.
+    powers: &'a mut [f32],
+    sums: &'a mut [f32],
+    waiting: Waiting<'a>,
+    count: u64,
+    additions: u64,
+}
+
+/// Radii from 2^-60 to 2^60: their squares, and inverses of both, are normal numbers.
+const RADII: core::ops::RangeInclusive<f32> = f32::from_bits((127 - 60) << 23)..=f32::from_bits((127 + 60) << 23);
+
+impl<'a> State<'a> {
+    /// An empty state in the first [`Shape::len`] numbers of `memory`.
+    ///
+    /// Errors, with nothing written: those of [`Shape::len`], [`Error::Short`], [`Error::Shape`] if the centre has not one
+    /// number per column of the keys, [`Error::NonFinite`] for the centre, [`Error::Parameter`] unless the radius is from
+    /// 2^-60 to 2^60.
+    pub fn new(shape: Shape, centre: &[f32], radius: f32, memory: &'a mut [f32]) -> Result<Self, Error> {
+        if centre.len() != shape.dim {
+            return Err(Error::Shape);
+        }
+        finite(centre)?;
+        let mut state = Self::open(shape, radius, Progress::default(), memory)?;
+        state.reset();
+        state.centre.copy_from_slice(centre);
+        Ok(state)
+    }
+
+    /// The state whose memory this is, and whose progress was that. Nothing is written.
+    ///
+    /// Errors as for [`new`](State::new), and [`Error::Mismatch`] if no state of this shape comes there.
+    pub fn open(shape: Shape, radius: f32, progress: Progress, memory: &'a mut [f32]) -> Result<Self, Error> {
+        let pieces = shape.pieces()?;
+        if !RADII.contains(&radius) {
+            return Err(Error::Parameter);
+        }
+        let Progress {
+            count,
+            waiting,
+            additions,
+        } = progress;
+        if waiting >= shape.block || waiting as u64 > count {
+            return Err(Error::Mismatch);
+        }
+        let mut rest = memory;
+        let mut next = |len: usize| {
+            let (piece, tail) = core::mem::take(&mut rest)
+                .split_at_mut_checked(len)
+                .ok_or(Error::Short)?;
+            rest = tail;
+            Ok(piece)
+        };
+        Ok(State {
+            isa: Isa::best(),
+            shape,
+            radius,
+            scale: power_of_two_from(radius),
+            centre: next(shape.dim)?,
+            low: next(shape.value_dim)?,
+            high: next(shape.value_dim)?,
+            square: next(1)?.first_mut().ok_or(Error::Short)?,
+            powers: next(shape.powers())?,
+            sums: next(pieces.sums)?,
+            waiting: Waiting::new(shape, pieces, waiting, next)?,
+            count,
+            additions,
+        })
+    }
+
+    /// The same state on another back end.
+    #[must_use]
+    pub const fn with_isa(mut self, isa: Isa) -> Self {
+        self.isa = isa;
+        self
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub const fn progress(&self) -> Progress {
+        Progress {
+            count: self.count,
+            waiting: self.waiting.len,
+            additions: self.additions,
+        }
+    }
+
+    /// How far from the centre a key may be.
+    #[must_use]
+    pub const fn radius(&self) -> f32 {
+        self.radius
+    }
+
+    /// The sums, `[monomial][value, then the count]`, without the tokens that wait.
+    #[must_use]
+    pub const fn sums(&self) -> &[f32] {
+        self.sums
+    }
+
+    /// What is known of all tokens.
+    #[must_use]
+    pub fn summary(&self) -> Summary<'_> {
+        Summary {
+            shape: self.shape,
+            scale: self.scale,
+            count: self.count,
+            additions: self.additions.saturating_add(u64::from(self.waiting.len > 0)),
+            centre: self.centre,
+            low: self.low,
+            high: self.high,
+            square: *self.square,
+            powers: [self.powers, self.waiting.powers],
+        }
+    }
+
+    /// Forgets all tokens.
+    pub fn reset(&mut self) {
+        (self.count, self.additions, *self.square) = (0, 0, 0.0);
+        self.waiting.clear();
+        for piece in [&mut *self.low, self.high, self.powers, self.sums] {
+            piece.fill(0.0);
+        }
+    }
+
+    /// How many of the first rows are near enough to be pushed; what is not finite is not.
+    #[must_use]
+    pub fn leading(&self, k: MatRef<'_, f32>) -> usize {
+        let near = |i: &usize| k.row(*i).len() == self.shape.dim && self.square_of(k.row(*i)) <= self.limit();
+        (0..k.rows()).take_while(near).count()
+    }
+
+    /// The square of the norm of an x, as plain multiplications and additions, the same on every machine.
+    fn square_of(&self, key: &[f32]) -> f32 {
+        let inverse = 1.0 / self.scale;
+        let x = key.iter().zip(self.centre.iter()).map(|(k, c)| (k - c) * inverse);
+        x.fold(0.0, |sum, x| sum + x * x)
+    }
+
+    fn limit(&self) -> f32 {
+        let radius = self.radius / self.scale;
+        radius * radius
+    }
+
+    /// Adds n tokens, `(n, dim)` keys and `(n, value_dim)` values. Cost: `2 t (dv + 1)` flops each.
+    ///
+    /// Errors, with nothing written: [`Error::Shape`], [`Error::NonFinite`], [`Error::Range`] if a key is farther from the
+    /// centre than the radius, [`Error::Short`] for less scratch than [`Shape::need`], [`Error::Overflow`] for more than
+    /// 2^64 tokens. Sums of values that f32 does not hold become infinite, and so do the bounds.
+    pub fn push(&mut self, k: MatRef<'_, f32>, v: MatRef<'_, f32>, scratch: &mut Scratch<'_>) -> Result<(), Error> {
+        if k.cols() != self.shape.dim || v.cols() != self.shape.value_dim || k.rows() != v.rows() {
+            return Err(Error::Shape);
+        }
+        scratch.check(self.shape.need())?;
+        let count = self.count.checked_add(k.rows() as u64).ok_or(Error::Overflow)?;
+        for i in 0..k.rows() {
+            finite(k.row(i))?;
+            finite(v.row(i))?;
+        }
+        if self.leading(k) < k.rows() {
+            return Err(Error::Range);
+        }
+        let inverse = 1.0 / self.scale;
+        let mut parents: &mut [f32] = &mut [];
+        for i in 0..k.rows() {
+            let value = v.row(i);
+            self.widen(value, value, i as u64 + self.count == 0);
+            let x = k.row(i).iter().zip(self.centre.iter()).map(|(k, c)| (k - c) * inverse);
+            let square = self.waiting.add(x, value.iter().copied());
+            *self.square = self.square.max(square);
+            self.settle_if_full(&mut parents, scratch)?;
+        }
+        self.count = count;
+        Ok(())
+    }
+
+    /// Adds the tokens of another state to these. Cost: one pass over the sums, and the push of what waits there.
+    ///
+    /// The bits depend on both states, in this order. Errors, with nothing written: [`Error::Mismatch`] unless shape,
+    /// radius and centre are equal, [`Error::Short`] and [`Error::Overflow`] as for [`push`](State::push).
+    pub fn merge(&mut self, other: &State<'_>, scratch: &mut Scratch<'_>) -> Result<(), Error> {
+        let bits = |x: &[f32], y: &[f32]| x.iter().map(|x| x.to_bits()).eq(y.iter().map(|y| y.to_bits()));
+        if self.shape != other.shape || self.radius != other.radius || !bits(self.centre, other.centre) {
+            return Err(Error::Mismatch);
+        }
+        scratch.check(self.shape.need())?;
+        let count = self.count.checked_add(other.count).ok_or(Error::Overflow)?;
+        if other.count > 0 {
+            self.widen(other.low, other.high, self.count == 0);
+        }
+        self.sums
+            .iter_mut()
+            .zip(other.sums.iter())
+            .for_each(|(to, sum)| *to += sum);
+        for (to, &sum) in self.powers.iter_mut().zip(other.powers.iter()) {
+            *to = sum_up(*to, sum);
+        }
+        *self.square = self.square.max(*other.square);
+        self.additions = self.additions.max(other.additions).saturating_add(1);
+        self.count = count;
+        let mut parents: &mut [f32] = &mut [];
+        for i in 0..other.waiting.len {
+            self.waiting.add(other.waiting.key(i), other.waiting.value(i));
+            self.settle_if_full(&mut parents, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Into the sums with a full block. `parents` is taken with the first.
+    fn settle_if_full<'s>(&mut self, parents: &mut &'s mut [f32], scratch: &mut Scratch<'s>) -> Result<(), Error> {
+        if self.waiting.len < self.shape.block {
+            return Ok(());
+        }
+        if parents.is_empty() {
+            *parents = scratch.take(self.shape.parent_room())?;
+        }
+        self.waiting.sum(self.isa, parents, self.sums);
+        for (to, &sum) in self.powers.iter_mut().zip(self.waiting.powers.iter()) {
+            *to = sum_up(*to, sum);
+        }
+        self.additions = self.additions.saturating_add(1);
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// The ranges of the values; `first` if there was none.
+    fn widen(&mut self, low: &[f32], high: &[f32], first: bool) {
+        if first {
+            self.low.copy_from_slice(low);
+            self.high.copy_from_slice(high);
+            return;
+        }
+        self.low
+            .iter_mut()
+            .zip(low)
+            .for_each(|(to, &x)| *to = if x < *to { x } else { *to });
+        self.high
+            .iter_mut()
+            .zip(high)
+            .for_each(|(to, &x)| *to = if x > *to { x } else { *to });
+    }
+
+    /// What queries read, in the first [`Shape::sums`] numbers of `memory`; what waits is summed for it once more.
+    ///
+    /// Cost: a pass over the sums, and the push of up to one block: a stream that asks after every token takes a small one.
+    /// Errors, with nothing written: [`Error::Short`] for memory or scratch.
+    pub fn freeze<'m>(&'m self, memory: &'m mut [f32], scratch: &mut Scratch<'_>) -> Result<Frozen<'m>, Error> {
+        scratch.check(self.shape.need())?;
+        let memory = memory.get_mut(..self.sums.len()).ok_or(Error::Short)?;
+        memory.copy_from_slice(self.sums);
+        if self.waiting.len > 0 {
+            let parents = scratch.scope().take(self.shape.parent_room())?;
+            self.waiting.sum(self.isa, parents, memory);
+        }
+        let columns = self.shape.columns().unwrap_or(1);
+        // A sum of ones stops at 2^24 times the block; the count does not.
+        let count = memory.get_mut(self.shape.value_dim);
+        count.into_iter().for_each(|to| *to = math::nearest(self.count));
+        let factors = scratch.scope().take(self.shape.features().ok_or(Error::Overflow)?)?;
+        weights(self.shape.dim, self.shape.degree, factors)?;
+        for (row, &weight) in memory.chunks_exact_mut(columns).zip(factors.iter()) {
+            row.iter_mut().for_each(|z| *z *= weight);
+        }
+        Ok(Frozen {
+            summary: self.summary(),
+            weighted: memory,
+        })
+    }
+}
+
+/// [`Error::NonFinite`] unless all numbers are finite.
+fn finite(row: &[f32]) -> Result<(), Error> {
+    // Stays 0 while everything is finite.
+    let strange = row.iter().fold(0.0f32, |sum, x| sum + x * 0.0);
+    if strange == 0.0 {
+        Ok(())
+    } else {
+        Err(Error::NonFinite)
+    }
+}
+
+/// The smallest power of two that is not less, for a normal number.
+fn power_of_two_from(x: f32) -> f32 {
+    const MANTISSA: u32 = (1 << 23) - 1;
+    f32::from_bits((x.to_bits() + MANTISSA) & !MANTISSA)
+}
