@@ -16,6 +16,8 @@ pub struct Report {
     /// Blocks of queries that were run a second time: their scores spread over more than 100 powers of two, or a sum of
     /// values was not finite.
     pub repeated_blocks: usize,
+    /// Rows that were computed exactly because the promise of an approximation was too weak; 0 for exact methods.
+    pub exact_rows: usize,
     /// The promise about the output; [`Bound::UNKNOWN`] unless it was asked for.
     pub bound: Bound,
 }
@@ -27,6 +29,7 @@ impl Report {
             masked_rows: 0,
             non_finite_rows: 0,
             repeated_blocks: 0,
+            exact_rows: 0,
             bound: Bound::UNKNOWN,
         }
     }
@@ -38,6 +41,7 @@ impl Report {
             masked_rows: self.masked_rows.saturating_add(other.masked_rows),
             non_finite_rows: self.non_finite_rows.saturating_add(other.non_finite_rows),
             repeated_blocks: self.repeated_blocks.saturating_add(other.repeated_blocks),
+            exact_rows: self.exact_rows.saturating_add(other.exact_rows),
             bound: self.bound.or(other.bound),
         }
     }

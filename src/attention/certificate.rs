@@ -112,7 +112,7 @@ pub struct Rounding {
 
 impl Rounding {
     /// Nothing to be off.
-    const NONE: Rounding = Rounding {
+    pub(super) const NONE: Rounding = Rounding {
         out: Bound::certain(0.0),
         lse: Bound::certain(0.0),
         mass: 0.0,

@@ -10,6 +10,7 @@
 //! | [`Cache`] | keys and values that arrive one by one, in fewer bits: appended, evicted, paged, saved |
 //! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
 //! | [`Fit`] | parameters of queries and values, their loss and its gradient |
+//! | [`Polynomial`] | almost linear time for small dimensions and bounded scores: power sums of all keys, a promise per row, exact where that is too weak |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
 //! | [`Share`] | a part of the work of `Exact`, for a thread of yours; feature `parallel` has rayon do it |
@@ -30,6 +31,7 @@ mod outputs;
 #[cfg(feature = "parallel")]
 mod parallel;
 mod partial;
+mod polynomial;
 mod reach;
 mod rules;
 mod shape;
@@ -45,6 +47,7 @@ pub use gradient::{Gradient, Gradients, Upstream};
 pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
+pub use polynomial::Polynomial;
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
 pub use split::Share;

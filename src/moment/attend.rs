@@ -113,10 +113,16 @@ impl<'a> Attend<'a> {
         self.range
     }
 
+    /// At least the largest distance of a key from the centre, in units of the keys.
+    #[must_use]
+    pub fn radius(&self) -> f32 {
+        product_up(self.radius, self.frozen.summary().scale())
+    }
+
     /// Scratch of [`run`](Attend::run) besides that of its [`Work`]: `((g + 2) (dv + 1) + 3) lanes` numbers.
     #[must_use]
     pub const fn need(&self, isa: Isa) -> Need {
-        need(self.terms, self.frozen.summary().shape().value_dim, isa)
+        need(self.terms, self.frozen.summary().shape().value_dim, lanes(isa))
     }
 
     /// Answers up to [`lanes`](super::lanes) queries, for scores `tau <q, k>`.
@@ -132,7 +138,7 @@ impl<'a> Attend<'a> {
     ) -> Result<Attended<'s>, Error> {
         let (summary, isa) = (self.frozen.summary(), work.isa());
         let (value_dim, lanes) = (summary.shape().value_dim, lanes(isa));
-        scratch.check(need(self.terms, value_dim, isa))?;
+        scratch.check(need(self.terms, value_dim, lanes))?;
         let moments = scratch.take((value_dim + 1) * self.terms * lanes)?;
         let out = scratch.take(value_dim * lanes)?;
         let per_lane = scratch.take(PER_LANE * lanes)?;
@@ -204,11 +210,10 @@ impl<'a> Attend<'a> {
 }
 
 /// See [`Attend::need`].
-pub(crate) const fn need(terms: usize, value_dim: usize, isa: Isa) -> Need {
-    let lanes = lanes(isa);
+pub(crate) const fn need(terms: usize, value_dim: usize, lanes: usize) -> Need {
     let columns = value_dim.saturating_add(1);
     Need::NONE
         .and::<f32>(columns.saturating_mul(terms).saturating_mul(lanes))
         .and::<f32>(value_dim.saturating_mul(lanes))
-        .and::<f32>(PER_LANE * lanes)
+        .and::<f32>(lanes.saturating_mul(PER_LANE))
 }

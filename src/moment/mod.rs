@@ -25,6 +25,7 @@ mod state;
 mod summary;
 mod waiting;
 
+pub(crate) use attend::need as attend_need;
 pub use attend::{Attend, Attended};
 pub use frozen::{lanes, Answer, Frozen, Work};
 pub use minimax::Minimax;

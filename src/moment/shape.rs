@@ -104,7 +104,11 @@ impl Shape {
     /// Scratch of a [`Work`](super::Work) on this back end: `lanes (d + C(d + g - 1, g - 1))` numbers.
     #[must_use]
     pub const fn work_need(&self, isa: Isa) -> Need {
-        let lanes = block_lanes(isa);
+        self.work_need_of(block_lanes(isa))
+    }
+
+    /// As [`work_need`](Shape::work_need), for so many lanes.
+    pub(crate) const fn work_need_of(&self, lanes: usize) -> Need {
         let parents = match self.parents() {
             Some(parents) => parents.checked_mul(lanes),
             None => None,
