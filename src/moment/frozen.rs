@@ -1,5 +1,6 @@
 //! The sums as queries read them.
 
+use super::gather::{finite, rows};
 use super::summary::Summary;
 use super::Shape;
 use crate::error::Error;
@@ -79,24 +80,26 @@ impl<'a> Frozen<'a> {
             return Err(Error::Shape);
         }
         let columns = shape.columns().ok_or(Error::Overflow)?;
-        let rows = shape.degree.checked_add(1).and_then(|n| n.checked_mul(lanes)).ok_or(Error::Overflow)?;
-        let moments = rows.checked_mul(columns).ok_or(Error::Overflow)?;
+        let each = shape.degree.checked_add(1).and_then(|n| n.checked_mul(lanes)).ok_or(Error::Overflow)?;
+        let moments = each.checked_mul(columns).ok_or(Error::Overflow)?;
         let moments = answer.moments.get_mut(..moments).ok_or(Error::Short)?;
         let magnitudes = match answer.magnitudes {
             None => None,
-            Some(out) => Some(out.get_mut(..rows).ok_or(Error::Short)?),
+            Some(out) => Some(out.get_mut(..each).ok_or(Error::Short)?),
         };
         let factor = tau * scale;
         if !factor.is_finite() {
             return Err(Error::Parameter);
         }
-        let strange = (0..q.rows()).flat_map(|i| q.row(i)).fold(0.0f32, |sum, x| sum + x * 0.0);
-        if strange != 0.0 {
+        if !(0..q.rows()).all(|i| finite(q.row(i))) {
             return Err(Error::NonFinite);
         }
-        for (variable, row) in work.q_t.chunks_exact_mut(lanes).enumerate() {
-            for (lane, to) in row.iter_mut().enumerate() {
-                *to = q.row(lane).get(variable).map_or(0.0, |&x| factor * x);
+        for first in (0..lanes).step_by(4) {
+            let four = rows::<4>(q, first);
+            for (variable, to) in work.q_t.chunks_exact_mut(lanes).enumerate() {
+                let x = four.map(|row| row.get(variable).map_or(0.0, |&x| factor * x));
+                let to = to.get_mut(first..).unwrap_or_default();
+                to.iter_mut().zip(x).for_each(|(to, x)| *to = x);
             }
         }
         let mut queries = Queries {

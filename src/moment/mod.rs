@@ -14,6 +14,7 @@
 
 pub mod features;
 mod frozen;
+mod gather;
 pub mod rounding;
 mod shape;
 mod state;
