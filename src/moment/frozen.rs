@@ -66,7 +66,7 @@ impl<'a> Frozen<'a> {
     /// Sums of powers of the scores of up to [`lanes`] queries: with `s = tau <q, k - c>`, for every degree j
     /// `N_j[c] = sum over tokens of s^j v[c]`, and `sum over tokens of s^j` in the last column.
     ///
-    /// Lane i is query i; lanes without a query get a query of zeros. Cost: `2 t (dv + 1)` flops per query. The bits of a
+    /// Lane i is query i; lanes without a query repeat the last one, and without any nothing is written. Cost: `2 t (dv + 1)` flops per query. The bits of a
     /// query do not depend on the others. Error: [`Summary::error`]. Numbers that are too large become infinite or NaN, and
     /// so does that.
     ///
@@ -95,11 +95,14 @@ impl<'a> Frozen<'a> {
             return Err(Error::NonFinite);
         }
         for first in (0..lanes).step_by(4) {
-            let four = rows::<4>(q, first);
-            for (variable, to) in work.q_t.chunks_exact_mut(lanes).enumerate() {
+            let Some(four) = rows::<4>(q, first) else { return Ok(()) };
+            for (variable, to) in (0..shape.dim).zip(work.q_t.chunks_exact_mut(lanes)) {
                 let x = four.map(|row| row.get(variable).map_or(0.0, |&x| factor * x));
                 let to = to.get_mut(first..).unwrap_or_default();
-                to.iter_mut().zip(x).for_each(|(to, x)| *to = x);
+                match to.first_chunk_mut() {
+                    Some(to) => *to = x,
+                    None => to.iter_mut().zip(x).for_each(|(to, x)| *to = x),
+                }
             }
         }
         let mut queries = Queries {

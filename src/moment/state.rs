@@ -2,7 +2,7 @@
 
 use super::features::weights;
 use super::frozen::Frozen;
-use super::gather::{finite, Frame};
+use super::gather::{finite, rows, Frame};
 use super::summary::Summary;
 use super::waiting::Waiting;
 use super::Shape;
@@ -320,16 +320,15 @@ impl<'a> State<'a> {
 
     /// Ranges that hold these rows as well.
     fn widen(&mut self, low: MatRef<'_, f32>, high: MatRef<'_, f32>) {
-        let less = |a: f32, b: f32| if a < b { a } else { b };
         for first in (0..low.rows()).step_by(4) {
-            let last = low.rows() - 1;
-            let four = [first, last.min(first + 1), last.min(first + 2), last.min(first + 3)];
-            let (lows, highs) = (four.map(|i| low.row(i)), four.map(|i| high.row(i)));
-            for (c, (to_low, to_high)) in self.low.iter_mut().zip(self.high.iter_mut()).enumerate() {
-                let [a, b, c0, d] = lows.map(|row| row.get(c).copied().unwrap_or(0.0));
-                *to_low = less(less(less(a, b), less(c0, d)), *to_low);
-                let [a, b, c0, d] = highs.map(|row| -row.get(c).copied().unwrap_or(0.0));
-                *to_high = -less(less(less(a, b), less(c0, d)), -*to_high);
+            let (Some(lows), Some(highs)) = (rows::<4>(low, first), rows::<4>(high, first)) else {
+                return;
+            };
+            for (c, (to_low, to_high)) in (0..low.cols()).zip(self.low.iter_mut().zip(self.high.iter_mut())) {
+                let least = lows.map(|row| row.get(c).copied().unwrap_or(*to_low));
+                let most = highs.map(|row| row.get(c).copied().unwrap_or(*to_high));
+                *to_low = least.into_iter().fold(*to_low, |a, b| if b < a { b } else { a });
+                *to_high = most.into_iter().fold(*to_high, |a, b| if b > a { b } else { a });
             }
         }
     }

@@ -91,7 +91,9 @@ impl<'a> Waiting<'a> {
             keys = rest;
             row.get_mut(at..).and_then(|row| row.first_chunk_mut()).into_iter().for_each(|to| *to = x);
         });
-        self.add_values(rows::<N>(v, first));
+        if let Some(rows) = rows::<N>(v, first) {
+            self.add_values(rows);
+        }
         squares
     }
 
