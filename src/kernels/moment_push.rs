@@ -11,7 +11,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::monomials::{groups, Group};
-use super::tile::get;
+use super::tile::{get, put};
 use crate::simd::Simd;
 
 /// A block of tokens, and where their sums go.
@@ -28,7 +28,8 @@ pub struct Tokens<'a> {
     pub room: usize,
     /// `[variable][token]`, zeros beyond `count`.
     pub x: &'a [f32],
-    /// Lanes are tokens: `[value, then a one][token]`, zeros beyond `count`. Lanes are values: `[token][value]`.
+    /// Lanes are tokens: `[sixteen tokens][value, then a one][token]`, zeros beyond `count`. Lanes are values:
+    /// `[token][value]`.
     pub values: &'a [f32],
     /// `[monomial below the highest degree, then SPARE more][token]`, to work in.
     pub parents: &'a mut [f32],
@@ -69,7 +70,7 @@ pub fn push<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
         let left = tokens.value_dim + 1 - col;
         col += match (S::REGISTERS * S::LANES, left) {
             (512.., 9..) => push_columns::<S, 3, 9>(s, tokens, col),
-            (512.., 5..) => push_columns::<S, 3, 5>(s, tokens, col),
+            (512.., 5..) => push_columns::<S, 4, 5>(s, tokens, col),
             (128.., 5..) => push_columns::<S, 1, 5>(s, tokens, col),
             (128.., 2..) => push_columns::<S, 2, 2>(s, tokens, col),
             _ => push_columns::<S, 1, 1>(s, tokens, col),
@@ -121,26 +122,42 @@ fn lane_tile<S: Simd<f32>, const MA: usize, const MC: usize, const KEEP: bool, c
     let Some((parents, own)) = tokens.parents.split_at_mut_checked(at) else {
         return;
     };
-    let (mut parent, mut variable, mut value) = ([&[][..]; MA], [&[][..]; MA], [&[][..]; MC]);
+    let (mut parent, mut variable) = ([&[][..]; MA], [&[][..]; MA]);
     for m in 0..MA {
         let product = group.products[m];
-        parent[m] = blocks(parents, product.parent, room, steps);
-        variable[m] = if ONE {
-            parent[m]
+        let Some(row) = blocks(parents, product.parent, room, steps) else {
+            return;
+        };
+        parent[m] = row;
+        let Some(row) = (if ONE {
+            Some(row)
         } else {
             blocks(tokens.x, product.variable, room, steps)
+        }) else {
+            return;
         };
+        variable[m] = row;
     }
-    for c in 0..MC {
-        value[c] = blocks(tokens.values, col + c, room, steps);
+    let mut keep: [&mut [[f32; 16]]; MA] = core::array::from_fn(|_| Default::default());
+    if KEEP {
+        let mut rest = own;
+        for m in 0..MA {
+            let Some((row, tail)) = rest.split_at_mut_checked(room) else {
+                return;
+            };
+            let Some(row) = row.as_chunks_mut().0.get_mut(..steps) else {
+                return;
+            };
+            (keep[m], rest) = (row, tail);
+        }
     }
-    let mut kept = own.chunks_exact_mut(room.max(1));
-    let keep: [&mut [[f32; 16]]; MA] = core::array::from_fn(|_| {
-        let row = kept.next().unwrap_or_default().as_chunks_mut().0;
-        row.get_mut(..steps).unwrap_or_default()
-    });
-    let mut acc = [[s.splat16(0.0); MC]; MA];
+    let columns = tokens.value_dim + 1;
+    // Number m * MC + c is monomial m times column c.
+    let mut acc = [[s.splat16(0.0); 16]; 2];
+    let mut values = tokens.values.as_chunks::<16>().0.get(col..).unwrap_or(&[]);
     for t in 0..steps {
+        let Some(v) = values.first_chunk::<MC>() else { return };
+        values = values.get(columns..).unwrap_or(&[]);
         let mut f = [s.splat16(0.0); MA];
         for m in 0..MA {
             let (Some(p), Some(x)) = (parent[m].get(t), variable[m].get(t)) else {
@@ -157,32 +174,38 @@ fn lane_tile<S: Simd<f32>, const MA: usize, const MC: usize, const KEEP: bool, c
             }
         }
         for c in 0..MC {
-            let Some(v) = value[c].get(t) else { return };
-            let v = s.load16(v);
+            let v = s.load16(&v[c]);
             for m in 0..MA {
-                acc[m][c] = s.mul_add16(f[m], v, acc[m][c]);
+                let at = m * MC + c;
+                acc[at / 16][at % 16] = s.mul_add16(f[m], v, acc[at / 16][at % 16]);
             }
         }
     }
-    let columns = tokens.value_dim + 1;
-    let to = group.at.wrapping_mul(columns).wrapping_add(col);
-    let to = tokens.sums.get_mut(to..).unwrap_or_default().chunks_mut(columns);
     let mut sums = [0.0; 32];
-    for (sums, acc) in sums.chunks_exact_mut(16).zip(acc.as_flattened().chunks(16)) {
-        let mut rows = [s.splat16(0.0); 16];
-        rows.iter_mut().zip(acc).for_each(|(row, &acc)| *row = acc);
-        s.store16(s.sums16(&rows), sums);
+    let (low, high) = sums.split_at_mut(16);
+    s.store16(s.sums16(&acc[0]), low);
+    if MA * MC > 16 {
+        s.store16(s.sums16(&acc[1]), high);
     }
-    for (to, sums) in to.zip(sums.chunks_exact(MC)).take(MA) {
-        to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+    let to = group.at.wrapping_mul(columns).wrapping_add(col);
+    for m in 0..MA {
+        let to = tokens.sums.get_mut(to.wrapping_add(m.wrapping_mul(columns))..);
+        let (Some(to), Some(sums)) = (
+            to.and_then(|to| to.first_chunk_mut::<MC>()),
+            sums.get(m * MC..).and_then(|sums| sums.first_chunk::<MC>()),
+        ) else {
+            return;
+        };
+        for c in 0..MC {
+            to[c] += sums[c];
+        }
     }
 }
 
 /// Row `row` of `room` numbers each, as far as there are tokens, in sixteens.
 #[inline(always)]
-fn blocks(rows: &[f32], row: usize, room: usize, steps: usize) -> &[[f32; 16]] {
-    let row = rows.get(row.wrapping_mul(room)..).unwrap_or(&[]);
-    row.as_chunks().0.get(..steps).unwrap_or(&[])
+fn blocks(rows: &[f32], row: usize, room: usize, steps: usize) -> Option<&[[f32; 16]]> {
+    rows.get(row.wrapping_mul(room)..)?.as_chunks().0.get(..steps)
 }
 
 /// `a * b` in sixteen lanes.
@@ -254,8 +277,13 @@ fn make<S: Simd<f32>, const MA: usize>(s: S, tokens: &mut Tokens<'_>, group: &Gr
         let Some((parents, own)) = tokens.parents.split_at_mut_checked(row) else {
             return;
         };
-        let parent = blocks(parents, product.parent, room, steps).iter();
-        let factors = parent.zip(blocks(tokens.x, product.variable, room, steps));
+        let (Some(parent), Some(x)) = (
+            blocks(parents, product.parent, room, steps),
+            blocks(tokens.x, product.variable, room, steps),
+        ) else {
+            return;
+        };
+        let factors = parent.iter().zip(x);
         for ((p, x), to) in factors.zip(own.as_chunks_mut::<16>().0) {
             let f = multiply(s, s.load16(p), s.load16(x));
             counts[m] = add(s, counts[m], f);
@@ -296,9 +324,14 @@ fn value_tile<S: Simd<f32>, const MA: usize, const NC: usize>(
     col: usize,
 ) {
     let mut factors = [&[][..]; MA];
-    let rows = tokens.parents.chunks_exact(tokens.room.max(1));
-    for (factors, row) in factors.iter_mut().zip(rows.skip(row_of(tokens, group.at))) {
-        *factors = row.get(..tokens.count).unwrap_or(&[]);
+    let first = row_of(tokens, group.at);
+    for m in 0..MA {
+        // All of one length, so that one comparison serves all.
+        let row = tokens.parents.get((first + m).wrapping_mul(tokens.room)..);
+        let Some(row) = row.and_then(|row| row.get(..tokens.count)) else {
+            return;
+        };
+        factors[m] = row;
     }
     let mut acc = [[s.splat(0.0); NC]; MA];
     let mut rest = tokens.values.get(col..).unwrap_or(&[]);
@@ -316,10 +349,15 @@ fn value_tile<S: Simd<f32>, const MA: usize, const NC: usize>(
     }
     let columns = tokens.value_dim + 1;
     let to = group.at.wrapping_mul(columns).wrapping_add(col);
-    let rows = tokens.sums.get_mut(to..).unwrap_or_default().chunks_mut(columns);
-    for (row, acc) in rows.zip(&acc) {
-        for (to, &acc) in row.chunks_exact_mut(S::LANES).zip(acc) {
-            s.store(s.add(s.load(to), acc), to);
+    for m in 0..MA {
+        let row = tokens.sums.get_mut(to.wrapping_add(m.wrapping_mul(columns))..);
+        let Some(row) = row.and_then(|row| row.get_mut(..NC * S::LANES)) else {
+            return;
+        };
+        let mut sums = get::<S, NC>(s, row);
+        for n in 0..NC {
+            sums[n] = s.add(sums[n], acc[m][n]);
         }
+        put(s, &sums, row);
     }
 }

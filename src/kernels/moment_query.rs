@@ -7,9 +7,10 @@
 // As in `tile`: index loops over small arrays of vectors read like the formula.
 #![allow(clippy::needless_range_loop)]
 
-use super::monomials::{runs, Run};
+use super::monomials::{next_degree, products, Product, Products};
 use super::tile::{get, put, query_vectors};
 use crate::simd::Simd;
+use core::ops::Range;
 
 /// A block of queries.
 pub struct Queries<'a> {
@@ -95,23 +96,19 @@ fn tile<S: Simd<f32>, const NQ: usize, const NC: usize, const FIRST: bool>(s: S,
             put(s, &ones, to);
         }
     }
-    let mut degree = 0;
-    for run in runs(of.dim, of.degree) {
-        if run.degree != degree {
-            finish::<S, NQ, NC>(s, of, degree, col, &mut acc);
-            degree = run.degree;
-        }
+    finish::<S, NQ, NC>(s, of, 0, col, &mut acc);
+    let mut products = products(of.dim, of.degree);
+    let (mut at, mut len) = (1, 1);
+    for degree in 1..=of.degree {
+        len = next_degree(of.dim, degree, len);
+        let range = at..at + len;
         match (FIRST, degree == of.degree) {
-            (true, false) => sweep::<S, NQ, NC, MAKE_AND_KEEP>(s, of, &run, col, &mut acc),
-            (_, true) => sweep::<S, NQ, NC, MAKE>(s, of, &run, col, &mut acc),
-            (false, false) => sweep::<S, NQ, NC, READ>(s, of, &run, col, &mut acc),
+            (true, false) => sweep::<S, NQ, NC, MAKE_AND_KEEP>(s, of, range, &mut products, col, &mut acc),
+            (_, true) => sweep::<S, NQ, NC, MAKE>(s, of, range, &mut products, col, &mut acc),
+            (false, false) => sweep::<S, NQ, NC, READ>(s, of, range, &mut products, col, &mut acc),
         }
-    }
-    finish::<S, NQ, NC>(s, of, degree, col, &mut acc);
-    // Without variables there are no monomials of higher degrees.
-    while degree < of.degree && of.dim == 0 {
-        degree += 1;
         finish::<S, NQ, NC>(s, of, degree, col, &mut acc);
+        at += len;
     }
 }
 
@@ -126,68 +123,58 @@ fn finish<S: Simd<f32>, const NQ: usize, const NC: usize>(
 ) {
     let lanes = NQ * S::LANES;
     let at = degree.wrapping_mul(of.columns).wrapping_add(col).wrapping_mul(lanes);
-    let out = of.out.get_mut(at..).unwrap_or_default();
-    for (acc, out) in acc.iter_mut().zip(out.chunks_exact_mut(lanes)) {
-        put(s, acc, out);
-        *acc = [s.splat(0.0); NQ];
+    for c in 0..NC {
+        let out = of
+            .out
+            .get_mut(at.wrapping_add(c * lanes)..)
+            .and_then(|out| out.get_mut(..lanes));
+        put(s, &acc[c], out.unwrap_or_default());
+        acc[c] = [s.splat(0.0); NQ];
     }
 }
 
-/// The monomials of a run.
+/// The monomials of a degree, `range` of all.
 #[inline(always)]
 fn sweep<S: Simd<f32>, const NQ: usize, const NC: usize, const MODE: u8>(
     s: S,
     of: &mut Queries<'_>,
-    run: &Run,
+    range: Range<usize>,
+    products: &mut Products,
     col: usize,
     acc: &mut [[S::V; NQ]; NC],
 ) {
     let lanes = NQ * S::LANES;
-    let x = get::<S, NQ>(s, of.q_t.get(run.variable.wrapping_mul(lanes)..).unwrap_or(&[]));
-    let split = if MODE == MAKE {
-        of.parents.len()
-    } else {
-        run.at.wrapping_mul(lanes)
-    };
-    let Some((parents, own)) = of.parents.split_at_mut_checked(split) else {
-        return;
-    };
-    let parents = parents.get(run.parent.wrapping_mul(lanes)..).unwrap_or(&[]);
-    let start = run.at.wrapping_mul(of.columns).wrapping_add(col);
+    let start = range.start.wrapping_mul(of.columns).wrapping_add(col);
     let mut rest = of.weighted.get(start..).unwrap_or(&[]);
-    match MODE {
-        READ => {
-            for f in own.chunks_exact(lanes).take(run.len) {
-                step::<S, NQ, NC>(s, &get::<S, NQ>(s, f), rest, acc);
-                rest = rest.get(of.columns..).unwrap_or(&[]);
+    for at in range {
+        let f = if MODE == READ {
+            get::<S, NQ>(s, row(of.parents, at, lanes))
+        } else {
+            let Some(product) = products.next() else { return };
+            let mut f = get::<S, NQ>(s, row(of.parents, product.parent, lanes));
+            let x = get::<S, NQ>(s, row(of.q_t, product.variable, lanes));
+            for n in 0..NQ {
+                f[n] = s.mul(f[n], x[n]);
             }
+            f
+        };
+        if MODE == MAKE_AND_KEEP {
+            let own = of
+                .parents
+                .get_mut(at.wrapping_mul(lanes)..)
+                .and_then(|own| own.get_mut(..lanes));
+            put(s, &f, own.unwrap_or_default());
         }
-        MAKE => {
-            for parent in parents.chunks_exact(lanes).take(run.len) {
-                let f = times::<S, NQ>(s, parent, &x);
-                step::<S, NQ, NC>(s, &f, rest, acc);
-                rest = rest.get(of.columns..).unwrap_or(&[]);
-            }
-        }
-        _ => {
-            let rows = parents.chunks_exact(lanes).zip(own.chunks_exact_mut(lanes));
-            for (parent, own) in rows.take(run.len) {
-                let f = times::<S, NQ>(s, parent, &x);
-                put(s, &f, own);
-                step::<S, NQ, NC>(s, &f, rest, acc);
-                rest = rest.get(of.columns..).unwrap_or(&[]);
-            }
-        }
+        step::<S, NQ, NC>(s, &f, rest, acc);
+        rest = rest.get(of.columns..).unwrap_or(&[]);
     }
 }
 
+/// Row `at` of rows of `lanes`.
 #[inline(always)]
-fn times<S: Simd<f32>, const NQ: usize>(s: S, parent: &[f32], x: &[S::V; NQ]) -> [S::V; NQ] {
-    let mut f = get::<S, NQ>(s, parent);
-    for n in 0..NQ {
-        f[n] = s.mul(f[n], x[n]);
-    }
-    f
+fn row(rows: &[f32], at: usize, lanes: usize) -> &[f32] {
+    let row = rows.get(at.wrapping_mul(lanes)..).and_then(|row| row.get(..lanes));
+    row.unwrap_or(&[])
 }
 
 /// One monomial times the front of its row.
@@ -203,7 +190,7 @@ fn step<S: Simd<f32>, const NQ: usize, const NC: usize>(s: S, f: &[S::V; NQ], ro
 }
 
 /// `out[j][lane] = sum over alpha of degree j of |q^alpha * weighted[alpha][last column]|`: how much the sums of
-/// [`query`] have cancelled. `parents` are those that it left.
+/// [`query`] have cancelled. Two chains in turn, then added. `parents` are those that it left.
 #[inline(always)]
 pub fn magnitudes<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
     match query_vectors(S::REGISTERS) {
@@ -215,33 +202,55 @@ pub fn magnitudes<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
 #[inline(always)]
 fn magnitudes_of<S: Simd<f32>, const NQ: usize>(s: S, of: &mut Queries<'_>) {
     let lanes = NQ * S::LANES;
-    let mut out = of.out.chunks_exact_mut(lanes);
+    let columns = of.columns.max(1);
     let mut last = of
         .weighted
-        .chunks_exact(of.columns.max(1))
+        .chunks_exact(columns)
         .map(|row| row.last().copied().unwrap_or(0.0));
-    let mut acc = [s.splat(last.next().unwrap_or(0.0)); NQ];
-    let mut degree = 0;
-    for run in runs(of.dim, of.degree) {
-        if run.degree != degree {
-            degree = run.degree;
-            if let Some(out) = out.next() {
-                put(s, &acc, out);
+    let mut products = products(of.dim, of.degree);
+    let mut acc = [[s.splat(last.next().unwrap_or(0.0)), s.splat(0.0)]; NQ];
+    let mut out = of.out.chunks_exact_mut(lanes);
+    let mut len = 1;
+    for degree in 0..=of.degree {
+        if degree > 0 {
+            len = next_degree(of.dim, degree, len);
+            acc = [[s.splat(0.0); 2]; NQ];
+            for _ in 0..len / 2 {
+                acc = magnitude::<S, NQ, 0>(s, (of.q_t, of.parents), products.next(), last.next(), acc);
+                acc = magnitude::<S, NQ, 1>(s, (of.q_t, of.parents), products.next(), last.next(), acc);
             }
-            acc = [s.splat(0.0); NQ];
+            if len % 2 == 1 {
+                acc = magnitude::<S, NQ, 0>(s, (of.q_t, of.parents), products.next(), last.next(), acc);
+            }
         }
-        let x = get::<S, NQ>(s, of.q_t.get(run.variable.wrapping_mul(lanes)..).unwrap_or(&[]));
-        let parents = of.parents.get(run.parent.wrapping_mul(lanes)..).unwrap_or(&[]);
-        for (parent, z) in parents.chunks_exact(lanes).take(run.len).zip(last.by_ref()) {
-            let f = times::<S, NQ>(s, parent, &x);
-            let z = s.splat(z);
+        if let Some(out) = out.next() {
+            let mut sums = [s.splat(0.0); NQ];
             for n in 0..NQ {
-                acc[n] = s.add(acc[n], s.abs(s.mul(f[n], z)));
+                sums[n] = s.add(acc[n][0], acc[n][1]);
             }
+            put(s, &sums, out);
         }
     }
-    if let Some(out) = out.next() {
-        put(s, &acc, out);
+}
+
+/// Adds one monomial to chain `CHAIN` of each vector.
+#[inline(always)]
+fn magnitude<S: Simd<f32>, const NQ: usize, const CHAIN: usize>(
+    s: S,
+    (q_t, parents): (&[f32], &[f32]),
+    product: Option<Product>,
+    z: Option<f32>,
+    mut acc: [[S::V; 2]; NQ],
+) -> [[S::V; 2]; NQ] {
+    let lanes = NQ * S::LANES;
+    let (Some(product), Some(z)) = (product, z) else {
+        return acc;
+    };
+    let f = get::<S, NQ>(s, row(parents, product.parent, lanes));
+    let x = get::<S, NQ>(s, row(q_t, product.variable, lanes));
+    let z = s.abs(s.splat(z));
+    for n in 0..NQ {
+        acc[n][CHAIN] = s.mul_add(s.abs(s.mul(f[n], x[n])), z, acc[n][CHAIN]);
     }
-    out.for_each(|out| put(s, &[s.splat(0.0); NQ], out));
+    acc
 }

@@ -97,6 +97,17 @@ impl Iterator for Runs {
     }
 }
 
+/// Monomials of degree `degree`, from those of the degree below; the first has one of degree 0.
+#[inline(always)]
+pub const fn next_degree(dim: usize, degree: usize, below: usize) -> usize {
+    // C(d + j - 1, j) from C(d + j - 2, j - 1).
+    let product = (below as u64).wrapping_mul((dim as u64).wrapping_add(degree as u64).wrapping_sub(1));
+    match product.checked_div(degree as u64) {
+        Some(n) => n as usize,
+        None => 1,
+    }
+}
+
 /// A monomial as the product that makes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
@@ -134,22 +145,64 @@ impl<const N: usize> Group<N> {
     }
 }
 
-/// The monomials from degree 1 on in groups for the tiles of a kernel.
-pub struct Groups<const N: usize> {
+/// The monomials from degree 1 on, one by one.
+#[derive(Clone, Debug)]
+pub struct Products {
     runs: Runs,
     run: Run,
-    /// Monomials of `run` that were in a group.
+    /// Monomials of `run` that were handed out.
     done: usize,
+}
+
+/// All products in order.
+#[inline(always)]
+pub const fn products(dim: usize, degree: usize) -> Products {
+    let runs = runs(dim, degree);
+    Products {
+        run: Run { len: 0, ..runs.next },
+        runs,
+        done: 0,
+    }
+}
+
+impl Products {
+    /// The next one, which stays.
+    #[inline(always)]
+    fn peek(&mut self) -> Option<Product> {
+        if self.done == self.run.len {
+            self.run = self.runs.next()?;
+            self.done = 0;
+        }
+        Some(Product {
+            parent: self.run.parent + self.done,
+            variable: self.run.variable,
+        })
+    }
+}
+
+impl Iterator for Products {
+    type Item = Product;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Product> {
+        let next = self.peek();
+        self.done += 1;
+        next
+    }
+}
+
+/// The monomials from degree 1 on in groups for the tiles of a kernel.
+pub struct Groups<const N: usize> {
+    products: Products,
+    at: usize,
 }
 
 /// All groups in order.
 #[inline(always)]
 pub const fn groups<const N: usize>(dim: usize, degree: usize) -> Groups<N> {
-    let runs = runs(dim, degree);
     Groups {
-        run: Run { len: 0, ..runs.next },
-        runs,
-        done: 0,
+        products: products(dim, degree),
+        at: 1,
     }
 }
 
@@ -159,26 +212,19 @@ impl<const N: usize> Iterator for Groups<N> {
     #[inline(always)]
     fn next(&mut self) -> Option<Group<N>> {
         let mut group = Group {
-            at: self.run.at + self.done,
+            at: self.at,
             len: 0,
             products: [Product { parent: 0, variable: 0 }; N],
         };
         while let Some(next) = group.products.get_mut(group.len) {
-            if self.done == self.run.len {
-                let Some(run) = self.runs.next() else { break };
-                (self.run, self.done) = (run, 0);
+            match self.products.peek() {
+                Some(product) if product.parent < group.at => *next = product,
+                _ => break,
             }
-            let parent = self.run.parent + self.done;
-            if parent >= group.at {
-                break;
-            }
-            *next = Product {
-                parent,
-                variable: self.run.variable,
-            };
+            self.products.done += 1;
             group.len += 1;
-            self.done += 1;
         }
+        self.at += group.len;
         (group.len > 0).then_some(group)
     }
 }
@@ -227,6 +273,21 @@ mod tests {
             assert_eq!(Some(all.len()), count(dim, degree));
             let (n, distinct) = (all.len(), std::collections::BTreeSet::from_iter(all));
             assert_eq!(distinct.len(), n);
+        }
+    }
+
+    #[test]
+    fn degrees_have_the_sizes_between_counts() {
+        for dim in 0..7 {
+            let mut size = 1;
+            for degree in 1..9 {
+                size = next_degree(dim, degree, size);
+                assert_eq!(
+                    count(dim, degree),
+                    count(dim, degree - 1).map(|n| n + size),
+                    "{dim} {degree}"
+                );
+            }
         }
     }
 

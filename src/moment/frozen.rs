@@ -1,5 +1,6 @@
 //! The sums as queries read them.
 
+use super::gather::{finite, rows};
 use super::summary::Summary;
 use super::Shape;
 use crate::error::Error;
@@ -40,19 +41,6 @@ impl<'a> Work<'a> {
     }
 }
 
-impl Work<'_> {
-    /// The back end that works here.
-    #[must_use]
-    pub const fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    /// The queries of the last block as they were asked, `[variable][lane]`.
-    pub(super) const fn queries(&self) -> &[f32] {
-        self.q_t
-    }
-}
-
 /// Where the answer to a block of queries goes.
 #[derive(Debug)]
 pub struct Answer<'a> {
@@ -81,7 +69,7 @@ impl<'a> Frozen<'a> {
     /// Sums of powers of the scores of up to [`lanes`] queries: with `s = tau <q, k - c>`, for every degree j
     /// `N_j[c] = sum over tokens of s^j v[c]`, and `sum over tokens of s^j` in the last column.
     ///
-    /// Lane i is query i; lanes without a query get a query of zeros. Cost: `2 t (dv + 1)` flops per query. The bits of a
+    /// Lane i is query i; lanes without a query repeat the last one, and without any nothing is written. Cost: `2 t (dv + 1)` flops per query. The bits of a
     /// query do not depend on the others. Error: [`Summary::error`]. Numbers that are too large become infinite or NaN, and
     /// so does that.
     ///
@@ -95,30 +83,33 @@ impl<'a> Frozen<'a> {
             return Err(Error::Shape);
         }
         let columns = shape.columns().ok_or(Error::Overflow)?;
-        let rows = shape
+        let each = shape
             .degree
             .checked_add(1)
             .and_then(|n| n.checked_mul(lanes))
             .ok_or(Error::Overflow)?;
-        let moments = rows.checked_mul(columns).ok_or(Error::Overflow)?;
+        let moments = each.checked_mul(columns).ok_or(Error::Overflow)?;
         let moments = answer.moments.get_mut(..moments).ok_or(Error::Short)?;
         let magnitudes = match answer.magnitudes {
             None => None,
-            Some(out) => Some(out.get_mut(..rows).ok_or(Error::Short)?),
+            Some(out) => Some(out.get_mut(..each).ok_or(Error::Short)?),
         };
         let factor = tau * scale;
         if !factor.is_finite() {
             return Err(Error::Parameter);
         }
-        let strange = (0..q.rows())
-            .flat_map(|i| q.row(i))
-            .fold(0.0f32, |sum, x| sum + x * 0.0);
-        if strange != 0.0 {
+        if !(0..q.rows()).all(|i| finite(q.row(i))) {
             return Err(Error::NonFinite);
         }
-        for (variable, row) in work.q_t.chunks_exact_mut(lanes).enumerate() {
-            for (lane, to) in row.iter_mut().enumerate() {
-                *to = q.row(lane).get(variable).map_or(0.0, |&x| factor * x);
+        for first in (0..lanes).step_by(4) {
+            let Some(four) = rows::<4>(q, first) else { return Ok(()) };
+            for (variable, to) in (0..shape.dim).zip(work.q_t.chunks_exact_mut(lanes)) {
+                let x = four.map(|row| row.get(variable).map_or(0.0, |&x| factor * x));
+                let to = to.get_mut(first..).unwrap_or_default();
+                match to.first_chunk_mut() {
+                    Some(to) => *to = x,
+                    None => to.iter_mut().zip(x).for_each(|(to, x)| *to = x),
+                }
             }
         }
         let mut queries = Queries {

@@ -132,7 +132,7 @@ impl Shape {
         };
         // A quarter of the address space for each: then no sum of four overflows.
         let head = self.dim.saturating_add(self.value_dim.saturating_mul(2));
-        let head = head.saturating_add(2 * self.powers() + 1);
+        let head = head.saturating_add(self.powers().saturating_mul(2)).saturating_add(1);
         let most = usize::MAX / 8 / size_of::<f32>();
         if sums > most || keys > most || values > most || head > most {
             return Err(Error::Overflow);

@@ -2,6 +2,7 @@
 
 use super::features::weights;
 use super::frozen::Frozen;
+use super::gather::{finite, rows, Frame};
 use super::summary::Summary;
 use super::waiting::Waiting;
 use super::Shape;
@@ -89,7 +90,9 @@ impl<'a> State<'a> {
         if centre.len() != shape.dim {
             return Err(Error::Shape);
         }
-        finite(centre)?;
+        if !finite(centre) {
+            return Err(Error::NonFinite);
+        }
         let mut state = Self::open(shape, radius, Progress::default(), memory)?;
         state.reset();
         state.centre.copy_from_slice(centre);
@@ -194,17 +197,30 @@ impl<'a> State<'a> {
     /// How many of the first rows are near enough to be pushed; what is not finite is not.
     #[must_use]
     pub fn leading(&self, k: MatRef<'_, f32>) -> usize {
-        let near = |i: &usize| k.row(*i).len() == self.shape.dim && self.square_of(k.row(*i)) <= self.limit();
-        (0..k.rows()).take_while(near).count()
+        let (frame, limit) = (self.frame(), self.limit());
+        if k.cols() != self.shape.dim {
+            return 0;
+        }
+        let mut first = 0;
+        while first < k.rows() {
+            let squares = frame.columns::<4>(k, first, |_| ());
+            let near = squares.iter().take_while(|&&square| square <= limit).count();
+            if near < 4 {
+                return k.rows().min(first + near);
+            }
+            first += 4;
+        }
+        k.rows()
     }
 
-    /// The square of the norm of an x, as plain multiplications and additions, the same on every machine.
-    fn square_of(&self, key: &[f32]) -> f32 {
-        let inverse = 1.0 / self.scale;
-        let x = key.iter().zip(self.centre.iter()).map(|(k, c)| (k - c) * inverse);
-        x.fold(0.0, |sum, x| sum + x * x)
+    fn frame(&self) -> Frame<'_> {
+        Frame {
+            centre: self.centre,
+            inverse: 1.0 / self.scale,
+        }
     }
 
+    /// The largest square of the norm of an x.
     fn limit(&self) -> f32 {
         let radius = self.radius / self.scale;
         radius * radius
@@ -221,22 +237,33 @@ impl<'a> State<'a> {
         }
         scratch.check(self.shape.need())?;
         let count = self.count.checked_add(k.rows() as u64).ok_or(Error::Overflow)?;
-        for i in 0..k.rows() {
-            finite(k.row(i))?;
-            finite(v.row(i))?;
-        }
         if self.leading(k) < k.rows() {
-            return Err(Error::Range);
+            return Err(if (0..k.rows()).all(|i| finite(k.row(i))) {
+                Error::Range
+            } else {
+                Error::NonFinite
+            });
         }
-        let inverse = 1.0 / self.scale;
+        if !(0..v.rows()).all(|i| finite(v.row(i))) {
+            return Err(Error::NonFinite);
+        }
+        if self.count == 0 && v.rows() > 0 {
+            self.start_ranges(v.row(0), v.row(0));
+        }
+        self.widen(v, v);
         let mut parents: &mut [f32] = &mut [];
-        for i in 0..k.rows() {
-            let value = v.row(i);
-            self.widen(value, value, i as u64 + self.count == 0);
-            let x = k.row(i).iter().zip(self.centre.iter()).map(|(k, c)| (k - c) * inverse);
-            let square = self.waiting.add(x, value.iter().copied());
+        let mut done = 0;
+        while done < k.rows() {
+            let rest = done..k.rows();
+            let (k, v) = (k.row_range(rest.clone()), v.row_range(rest));
+            let frame = Frame {
+                centre: self.centre,
+                inverse: 1.0 / self.scale,
+            };
+            let (more, square) = self.waiting.add_rows(k, v, &frame);
             *self.square = self.square.max(square);
             self.settle_if_full(&mut parents, scratch)?;
+            done += more;
         }
         self.count = count;
         Ok(())
@@ -253,8 +280,11 @@ impl<'a> State<'a> {
         }
         scratch.check(self.shape.need())?;
         let count = self.count.checked_add(other.count).ok_or(Error::Overflow)?;
-        if other.count > 0 {
-            self.widen(other.low, other.high, self.count == 0);
+        if self.count == 0 {
+            self.start_ranges(other.low, other.high);
+        } else if other.count > 0 {
+            let row = |x| MatRef::spanning(x, 1, self.shape.value_dim, self.shape.value_dim);
+            self.widen(row(other.low), row(other.high));
         }
         self.sums
             .iter_mut()
@@ -268,7 +298,7 @@ impl<'a> State<'a> {
         self.count = count;
         let mut parents: &mut [f32] = &mut [];
         for i in 0..other.waiting.len {
-            self.waiting.add(other.waiting.key(i), other.waiting.value(i));
+            self.waiting.add_token(&other.waiting, i);
             self.settle_if_full(&mut parents, scratch)?;
         }
         Ok(())
@@ -291,21 +321,25 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// The ranges of the values; `first` if there was none.
-    fn widen(&mut self, low: &[f32], high: &[f32], first: bool) {
-        if first {
-            self.low.copy_from_slice(low);
-            self.high.copy_from_slice(high);
-            return;
+    /// The first ranges of the values.
+    fn start_ranges(&mut self, low: &[f32], high: &[f32]) {
+        self.low.copy_from_slice(low);
+        self.high.copy_from_slice(high);
+    }
+
+    /// Ranges that hold these rows as well.
+    fn widen(&mut self, low: MatRef<'_, f32>, high: MatRef<'_, f32>) {
+        for first in (0..low.rows()).step_by(4) {
+            let (Some(lows), Some(highs)) = (rows::<4>(low, first), rows::<4>(high, first)) else {
+                return;
+            };
+            for (c, (to_low, to_high)) in (0..low.cols()).zip(self.low.iter_mut().zip(self.high.iter_mut())) {
+                let least = lows.map(|row| row.get(c).copied().unwrap_or(*to_low));
+                let most = highs.map(|row| row.get(c).copied().unwrap_or(*to_high));
+                *to_low = least.into_iter().fold(*to_low, |a, b| if b < a { b } else { a });
+                *to_high = most.into_iter().fold(*to_high, |a, b| if b > a { b } else { a });
+            }
         }
-        self.low
-            .iter_mut()
-            .zip(low)
-            .for_each(|(to, &x)| *to = if x < *to { x } else { *to });
-        self.high
-            .iter_mut()
-            .zip(high)
-            .for_each(|(to, &x)| *to = if x > *to { x } else { *to });
     }
 
     /// What queries read, in the first [`Shape::sums`] numbers of `memory`; what waits is summed for it once more.
@@ -333,17 +367,6 @@ impl<'a> State<'a> {
             summary: self.summary(),
             weighted: memory,
         })
-    }
-}
-
-/// [`Error::NonFinite`] unless all numbers are finite.
-fn finite(row: &[f32]) -> Result<(), Error> {
-    // Stays 0 while everything is finite.
-    let strange = row.iter().fold(0.0f32, |sum, x| sum + x * 0.0);
-    if strange == 0.0 {
-        Ok(())
-    } else {
-        Err(Error::NonFinite)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Tokens that wait until their block is full.
 
+use super::gather::{rows, Frame};
 use super::shape::{Pieces, Shape};
-use crate::bound::{product_up, sum_up};
+use crate::bound::{gamma, product_up, sum_up, up};
 use crate::error::Error;
 use crate::kernels::{by_values, push_tokens, Tokens};
 use crate::simd::Isa;
+use crate::view::MatRef;
 
 /// Tokens in the layout in which they are summed.
 #[derive(Debug)]
@@ -45,49 +47,135 @@ impl<'a> Waiting<'a> {
         self.values.fill(0.0);
     }
 
-    /// One more, as there is room; returns the square of its norm.
-    #[inline]
-    pub fn add(&mut self, x: impl Iterator<Item = f32>, value: impl Iterator<Item = f32>) -> f32 {
-        let (block, at) = (self.shape.block.max(1), self.len);
-        let mut square = 0.0;
-        for (row, x) in self.keys.chunks_exact_mut(block).zip(x) {
-            square += x * x;
-            row.get_mut(at).into_iter().for_each(|to| *to = x);
-        }
-        if by_values(self.shape.value_dim) {
-            let start = at.wrapping_mul(self.shape.value_dim);
-            let row = self.values.get_mut(start..).unwrap_or_default();
-            row.iter_mut().zip(value).for_each(|(to, x)| *to = x);
-        } else {
-            let rows = self.values.chunks_exact_mut(block);
-            for (row, x) in rows.zip(value.chain([1.0])) {
-                row.get_mut(at).into_iter().for_each(|to| *to = x);
+    /// The first rows that there is room for; returns how many that is, and the largest square of their norms.
+    pub fn add_rows(&mut self, k: MatRef<'_, f32>, v: MatRef<'_, f32>, frame: &Frame<'_>) -> (usize, f32) {
+        let count = k.rows().min(self.shape.block - self.len);
+        let (mut done, mut largest) = (0, 0.0f32);
+        while done < count {
+            let mut squares = [0.0; 16];
+            let start = done;
+            // Four at a time where four lie together.
+            while done < count && done - start < 16 {
+                let to = squares.get_mut(done - start..).unwrap_or_default();
+                done += match to.first_chunk_mut::<4>() {
+                    Some(to) if self.len.is_multiple_of(4) && count - done >= 4 => {
+                        *to = self.add_some(k, v, done, frame);
+                        4
+                    }
+                    _ => {
+                        let [square] = self.add_some::<1>(k, v, done, frame);
+                        to.iter_mut().take(1).for_each(|to| *to = square);
+                        1
+                    }
+                };
             }
+            self.add_powers(&squares, done - start);
+            largest = squares
+                .iter()
+                .fold(largest, |largest, &x| if x > largest { x } else { largest });
         }
-        let mut power = 1.0;
-        for sum in self.powers.iter_mut() {
-            *sum = sum_up(*sum, power);
-            power = product_up(power, square);
-        }
-        self.len += 1;
-        square
+        (count, largest)
     }
 
-    /// The key of token `i`.
-    pub fn key(&self, i: usize) -> impl Iterator<Item = f32> + '_ {
-        column(self.keys, self.shape.block, i)
+    /// `N` rows from `first` on; returns the squares of their norms.
+    #[inline]
+    fn add_some<const N: usize>(
+        &mut self,
+        k: MatRef<'_, f32>,
+        v: MatRef<'_, f32>,
+        first: usize,
+        frame: &Frame<'_>,
+    ) -> [f32; N] {
+        let (at, room) = (self.len, self.shape.block);
+        let mut keys = &mut *self.keys;
+        let squares = frame.columns::<N>(k, first, |x| {
+            let (row, rest) = core::mem::take(&mut keys)
+                .split_at_mut_checked(room)
+                .unwrap_or_default();
+            keys = rest;
+            row.get_mut(at..)
+                .and_then(|row| row.first_chunk_mut())
+                .into_iter()
+                .for_each(|to| *to = x);
+        });
+        if let Some(rows) = rows::<N>(v, first) {
+            self.add_values(rows);
+        }
+        squares
     }
 
-    /// The value of token `i`.
-    pub fn value(&self, i: usize) -> impl Iterator<Item = f32> + '_ {
-        let dim = self.shape.value_dim;
-        let (rows, columns) = if by_values(dim) {
-            (self.values.get(i.wrapping_mul(dim)..).unwrap_or(&[]), &[][..])
-        } else {
-            (&[][..], &*self.values)
+    /// The values of the next keys.
+    #[inline]
+    fn add_values<const N: usize>(&mut self, rows: [&[f32]; N]) {
+        let (dim, at) = (self.shape.value_dim, self.len);
+        self.len += N;
+        if by_values(dim) {
+            let to = self.values.get_mut(at.wrapping_mul(dim)..).unwrap_or_default();
+            for (to, row) in to.chunks_exact_mut(dim).zip(rows) {
+                to.iter_mut().zip(row).for_each(|(to, &x)| *to = x);
+            }
+            return;
+        }
+        let panel = (at / 16).wrapping_mul(dim + 1).wrapping_mul(16);
+        let mut panel = self.values.get_mut(panel.wrapping_add(at % 16)..).unwrap_or_default();
+        for c in 0..=dim {
+            // The column beyond the values counts.
+            let x = rows.map(|row| row.get(c).copied().unwrap_or(1.0));
+            panel.first_chunk_mut().into_iter().for_each(|to| *to = x);
+            panel = panel.get_mut(16..).unwrap_or_default();
+        }
+    }
+
+    /// Token `i` of others of the same shape.
+    pub fn add_token(&mut self, other: &Waiting<'_>, i: usize) {
+        let (dim, room) = (self.shape.value_dim, self.shape.block);
+        let mut square = 0.0;
+        for (to, from) in self.keys.chunks_exact_mut(room).zip(other.keys.chunks_exact(room)) {
+            let x = from.get(i).copied().unwrap_or(0.0);
+            to.get_mut(self.len).into_iter().for_each(|to| *to = x);
+            square += x * x;
+        }
+        let mut squares = [0.0; 16];
+        squares.iter_mut().take(1).for_each(|to| *to = square);
+        self.add_powers(&squares, 1);
+        let columns = if by_values(dim) { dim } else { dim + 1 };
+        let lanes = if by_values(dim) { 1 } else { 16 };
+        let place = |i: usize| {
+            (i / lanes)
+                .wrapping_mul(columns)
+                .wrapping_mul(lanes)
+                .wrapping_add(i % lanes)
         };
-        let columns = column(columns, self.shape.block, i);
-        rows.iter().copied().chain(columns).take(dim)
+        let to = self
+            .values
+            .get_mut(place(self.len)..)
+            .unwrap_or_default()
+            .iter_mut()
+            .step_by(lanes);
+        let from = other.values.get(place(i)..).unwrap_or(&[]).iter().step_by(lanes);
+        to.zip(from).take(columns).for_each(|(to, &x)| *to = x);
+        self.len += 1;
+    }
+
+    /// Adds the powers 0, 1, ... of the first `count` squares, rounded up.
+    fn add_powers(&mut self, squares: &[f32; 16], count: usize) {
+        let mut powers = [0.0; 16];
+        powers.iter_mut().take(count).for_each(|power| *power = 1.0f32);
+        // Five additions, and a multiplication per power; what they lose to underflow is less than 2^-140.
+        let factor = up(1.0 + gamma(self.powers.len().saturating_add(6)));
+        for to in self.powers.iter_mut() {
+            let [a, b, c, d] = powers
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .fold([0.0; 4], |[a, b, c, d], [e, f, g, h]| [a + e, b + f, c + g, d + h]);
+            let sum = product_up((a + b) + (c + d), factor);
+            *to = sum_up(*to, sum_up(sum, f32::from_bits(1 << 9)));
+            powers
+                .iter_mut()
+                .zip(squares)
+                .for_each(|(power, square)| *power *= square);
+        }
     }
 
     /// Adds them to sums. `parents` is as long as [`Shape::need`] says.
@@ -111,9 +199,4 @@ impl<'a> Waiting<'a> {
         };
         push_tokens(isa, &mut tokens);
     }
-}
-
-fn column(rows: &[f32], block: usize, i: usize) -> impl Iterator<Item = f32> + '_ {
-    rows.chunks_exact(block.max(1))
-        .map(move |row| row.get(i).copied().unwrap_or(0.0))
 }
