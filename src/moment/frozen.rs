@@ -41,6 +41,19 @@ impl<'a> Work<'a> {
     }
 }
 
+impl Work<'_> {
+    /// The back end that works here.
+    #[must_use]
+    pub const fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The queries of the last block as they were asked, `[variable][lane]`.
+    pub(super) const fn queries(&self) -> &[f32] {
+        self.q_t
+    }
+}
+
 /// Where the answer to a block of queries goes.
 #[derive(Debug)]
 pub struct Answer<'a> {
