@@ -4,6 +4,7 @@ mod elementary;
 mod gradient;
 mod moment_push;
 mod moment_query;
+mod moment_rows;
 pub(crate) mod monomials;
 mod normalize;
 mod reduce;
@@ -122,6 +123,12 @@ dispatch! {
     pub(crate) fn times_slope(ds: &mut [f32], slope: &[f32]) = gradient::times_slope;
     /// `out.row(key) += sum over lanes of weights[key][lane] * rows[lane]`, in the order of the lanes.
     pub(crate) fn weighted_rows(of: &Weighted<'_>, out: &mut MatMut<'_, f32>) = gradient::weighted_rows;
+    /// Whether all numbers are finite.
+    pub(crate) fn all_finite(rows: MatRef<'_, f32>) -> bool = moment_rows::all_finite;
+    /// Ranges that hold these rows as well.
+    pub(crate) fn widen(rows: MatRef<'_, f32>, low: &mut [f32], high: &mut [f32]) = moment_rows::widen;
+    /// The squared norms of `(k - centre) * inverse` for up to sixteen keys, with the same bits in both classes.
+    pub(crate) fn squares(k: MatRef<'_, f32>, centre: &[f32], inverse: f32, out: &mut [f32; 16]) = moment_rows::squares;
     /// A block of tokens into the sums of a moment state.
     pub(crate) fn push_tokens(tokens: &mut Tokens<'_>) = moment_push::push;
     /// `out[j][c][lane] = sum over alpha of degree j of q^alpha * weighted[alpha][c]`.

@@ -124,7 +124,10 @@ fn finish<S: Simd<f32>, const NQ: usize, const NC: usize>(
     let lanes = NQ * S::LANES;
     let at = degree.wrapping_mul(of.columns).wrapping_add(col).wrapping_mul(lanes);
     for c in 0..NC {
-        let out = of.out.get_mut(at.wrapping_add(c * lanes)..).and_then(|out| out.get_mut(..lanes));
+        let out = of
+            .out
+            .get_mut(at.wrapping_add(c * lanes)..)
+            .and_then(|out| out.get_mut(..lanes));
         put(s, &acc[c], out.unwrap_or_default());
         acc[c] = [s.splat(0.0); NQ];
     }
@@ -156,7 +159,10 @@ fn sweep<S: Simd<f32>, const NQ: usize, const NC: usize, const MODE: u8>(
             f
         };
         if MODE == MAKE_AND_KEEP {
-            let own = of.parents.get_mut(at.wrapping_mul(lanes)..).and_then(|own| own.get_mut(..lanes));
+            let own = of
+                .parents
+                .get_mut(at.wrapping_mul(lanes)..)
+                .and_then(|own| own.get_mut(..lanes));
             put(s, &f, own.unwrap_or_default());
         }
         step::<S, NQ, NC>(s, &f, rest, acc);
@@ -173,12 +179,7 @@ fn row(rows: &[f32], at: usize, lanes: usize) -> &[f32] {
 
 /// One monomial times the front of its row.
 #[inline(always)]
-fn step<S: Simd<f32>, const NQ: usize, const NC: usize>(
-    s: S,
-    f: &[S::V; NQ],
-    row: &[f32],
-    acc: &mut [[S::V; NQ]; NC],
-) {
+fn step<S: Simd<f32>, const NQ: usize, const NC: usize>(s: S, f: &[S::V; NQ], row: &[f32], acc: &mut [[S::V; NQ]; NC]) {
     let Some(z) = row.first_chunk::<NC>() else { return };
     for c in 0..NC {
         let z = s.splat(z[c]);
@@ -202,7 +203,10 @@ pub fn magnitudes<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
 fn magnitudes_of<S: Simd<f32>, const NQ: usize>(s: S, of: &mut Queries<'_>) {
     let lanes = NQ * S::LANES;
     let columns = of.columns.max(1);
-    let mut last = of.weighted.chunks_exact(columns).map(|row| row.last().copied().unwrap_or(0.0));
+    let mut last = of
+        .weighted
+        .chunks_exact(columns)
+        .map(|row| row.last().copied().unwrap_or(0.0));
     let mut products = products(of.dim, of.degree);
     let mut acc = [[s.splat(last.next().unwrap_or(0.0)), s.splat(0.0)]; NQ];
     let mut out = of.out.chunks_exact_mut(lanes);

@@ -109,7 +109,7 @@ pub const fn next_degree(dim: usize, degree: usize, below: usize) -> usize {
 }
 
 /// A monomial as the product that makes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Product {
     pub parent: usize,
     pub variable: usize,
@@ -236,7 +236,15 @@ mod tests {
 
     #[test]
     fn counts_are_binomial_coefficients() {
-        for (dim, degree, t) in [(0, 0, 1), (0, 9, 1), (9, 0, 1), (4, 8, 495), (8, 4, 495), (16, 2, 153), (64, 2, 2145)] {
+        for (dim, degree, t) in [
+            (0, 0, 1),
+            (0, 9, 1),
+            (9, 0, 1),
+            (4, 8, 495),
+            (8, 4, 495),
+            (16, 2, 153),
+            (64, 2, 2145),
+        ] {
             assert_eq!(count(dim, degree), Some(t));
         }
         assert_eq!(count(1, usize::MAX - 1), Some(usize::MAX));
@@ -274,7 +282,11 @@ mod tests {
             let mut size = 1;
             for degree in 1..9 {
                 size = next_degree(dim, degree, size);
-                assert_eq!(count(dim, degree), count(dim, degree - 1).map(|n| n + size), "{dim} {degree}");
+                assert_eq!(
+                    count(dim, degree),
+                    count(dim, degree - 1).map(|n| n + size),
+                    "{dim} {degree}"
+                );
             }
         }
     }

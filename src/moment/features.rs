@@ -33,7 +33,9 @@ pub fn monomials(x: &[f32], degree: usize, out: &mut [f32]) -> Result<(), Error>
     for run in runs(x.len(), degree) {
         let factor = x.get(run.variable).copied().unwrap_or(0.0);
         let (parents, own) = parents_and_own(out, &run);
-        own.iter_mut().zip(parents).for_each(|(to, parent)| *to = *parent * factor);
+        own.iter_mut()
+            .zip(parents)
+            .for_each(|(to, parent)| *to = *parent * factor);
     }
     Ok(())
 }
@@ -61,13 +63,7 @@ pub fn weights(dim: usize, degree: usize, out: &mut [f32]) -> Result<(), Error> 
 ///
 /// `monomials` are those of `x`; `adjoint` is the derivative by each of them, and is used up. Four operations per monomial.
 /// Errors as for [`monomials`], and [`Error::Shape`] unless `dx` is as long as `x`.
-pub fn reverse(
-    x: &[f32],
-    degree: usize,
-    monomials: &[f32],
-    adjoint: &mut [f32],
-    dx: &mut [f32],
-) -> Result<(), Error> {
+pub fn reverse(x: &[f32], degree: usize, monomials: &[f32], adjoint: &mut [f32], dx: &mut [f32]) -> Result<(), Error> {
     let adjoint = front(x.len(), degree, adjoint)?;
     if monomials.len() < adjoint.len() {
         return Err(Error::Short);

@@ -1,10 +1,10 @@
 //! The sums as queries read them.
 
-use super::gather::{finite, rows};
+use super::gather::rows;
 use super::summary::Summary;
 use super::Shape;
 use crate::error::Error;
-use crate::kernels::{block_lanes, query_magnitudes, query_moments, Queries};
+use crate::kernels::{all_finite, block_lanes, query_magnitudes, query_moments, Queries};
 use crate::scratch::Scratch;
 use crate::simd::Isa;
 use crate::view::MatRef;
@@ -28,7 +28,10 @@ impl<'a> Work<'a> {
     pub fn new(shape: Shape, isa: Isa, scratch: &mut Scratch<'a>) -> Result<Self, Error> {
         scratch.check(shape.work_need(isa))?;
         let lanes = lanes(isa);
-        let parents = shape.parents().and_then(|n| n.checked_mul(lanes)).ok_or(Error::Overflow)?;
+        let parents = shape
+            .parents()
+            .and_then(|n| n.checked_mul(lanes))
+            .ok_or(Error::Overflow)?;
         Ok(Work {
             shape,
             isa,
@@ -80,7 +83,11 @@ impl<'a> Frozen<'a> {
             return Err(Error::Shape);
         }
         let columns = shape.columns().ok_or(Error::Overflow)?;
-        let each = shape.degree.checked_add(1).and_then(|n| n.checked_mul(lanes)).ok_or(Error::Overflow)?;
+        let each = shape
+            .degree
+            .checked_add(1)
+            .and_then(|n| n.checked_mul(lanes))
+            .ok_or(Error::Overflow)?;
         let moments = each.checked_mul(columns).ok_or(Error::Overflow)?;
         let moments = answer.moments.get_mut(..moments).ok_or(Error::Short)?;
         let magnitudes = match answer.magnitudes {
@@ -91,7 +98,7 @@ impl<'a> Frozen<'a> {
         if !factor.is_finite() {
             return Err(Error::Parameter);
         }
-        if !(0..q.rows()).all(|i| finite(q.row(i))) {
+        if !all_finite(work.isa, q) {
             return Err(Error::NonFinite);
         }
         for first in (0..lanes).step_by(4) {

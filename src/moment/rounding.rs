@@ -35,10 +35,21 @@ pub const LOST: f32 = f32::from_bits(16);
 #[must_use]
 pub const fn sum_roundings(shape: Shape, additions: u64, degree: usize) -> usize {
     let monomial = (degree.saturating_mul(2)).saturating_sub(1);
-    let chain = if by_values(shape.value_dim) { shape.block } else { shape.block / 16 };
-    let additions = if additions < usize::MAX as u64 { additions as usize } else { usize::MAX };
+    let chain = if by_values(shape.value_dim) {
+        shape.block
+    } else {
+        shape.block / 16
+    };
+    let additions = if additions < usize::MAX as u64 {
+        additions as usize
+    } else {
+        usize::MAX
+    };
     // The product, where it is rounded by itself, and four floors of the tree.
-    monomial.saturating_add(chain).saturating_add(5).saturating_add(additions)
+    monomial
+        .saturating_add(chain)
+        .saturating_add(5)
+        .saturating_add(additions)
 }
 
 /// Roundings of one term of an answer of degree `degree`, besides those of the sum it reads.
@@ -53,5 +64,9 @@ pub const fn query_roundings(shape: Shape, degree: usize) -> usize {
         _ => usize::MAX,
     };
     // Scaled variables and their product, the weight, the product of both; then the chain.
-    degree.saturating_mul(2).saturating_add(1).saturating_add(weight).saturating_add(terms)
+    degree
+        .saturating_mul(2)
+        .saturating_add(1)
+        .saturating_add(weight)
+        .saturating_add(terms)
 }

@@ -2,12 +2,12 @@
 
 use super::features::weights;
 use super::frozen::Frozen;
-use super::gather::{finite, rows, Frame};
 use super::summary::Summary;
-use super::waiting::Waiting;
+use super::waiting::{Frame, Waiting};
 use super::Shape;
 use crate::bound::sum_up;
 use crate::error::Error;
+use crate::kernels::{all_finite, widen};
 use crate::math;
 use crate::scratch::Scratch;
 use crate::simd::Isa;
@@ -90,7 +90,7 @@ impl<'a> State<'a> {
         if centre.len() != shape.dim {
             return Err(Error::Shape);
         }
-        if !finite(centre) {
+        if !centre.iter().all(|c| c.is_finite()) {
             return Err(Error::NonFinite);
         }
         let mut state = Self::open(shape, radius, Progress::default(), memory)?;
@@ -117,7 +117,9 @@ impl<'a> State<'a> {
         }
         let mut rest = memory;
         let mut next = |len: usize| {
-            let (piece, tail) = core::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Error::Short)?;
+            let (piece, tail) = core::mem::take(&mut rest)
+                .split_at_mut_checked(len)
+                .ok_or(Error::Short)?;
             rest = tail;
             Ok(piece)
         };
@@ -199,14 +201,14 @@ impl<'a> State<'a> {
         if k.cols() != self.shape.dim {
             return 0;
         }
-        let mut first = 0;
-        while first < k.rows() {
-            let squares = frame.columns::<4>(k, first, |_| ());
-            let near = squares.iter().take_while(|&&square| square <= limit).count();
-            if near < 4 {
-                return k.rows().min(first + near);
+        for first in (0..k.rows()).step_by(16) {
+            let near = k.row_range(first..first + 16);
+            let squares = frame.squares(self.isa, near);
+            let near = squares.iter().take(near.rows()).take_while(|&&square| square <= limit);
+            let near = near.count();
+            if near < 16 {
+                return first + near;
             }
-            first += 4;
         }
         k.rows()
     }
@@ -236,15 +238,16 @@ impl<'a> State<'a> {
         scratch.check(self.shape.need())?;
         let count = self.count.checked_add(k.rows() as u64).ok_or(Error::Overflow)?;
         if self.leading(k) < k.rows() {
-            return Err(if (0..k.rows()).all(|i| finite(k.row(i))) { Error::Range } else { Error::NonFinite });
+            let finite = all_finite(self.isa, k);
+            return Err(if finite { Error::Range } else { Error::NonFinite });
         }
-        if !(0..v.rows()).all(|i| finite(v.row(i))) {
+        if !all_finite(self.isa, v) {
             return Err(Error::NonFinite);
         }
         if self.count == 0 && v.rows() > 0 {
             self.start_ranges(v.row(0), v.row(0));
         }
-        self.widen(v, v);
+        widen(self.isa, v, self.low, self.high);
         let mut parents: &mut [f32] = &mut [];
         let mut done = 0;
         while done < k.rows() {
@@ -254,7 +257,7 @@ impl<'a> State<'a> {
                 centre: self.centre,
                 inverse: 1.0 / self.scale,
             };
-            let (more, square) = self.waiting.add_rows(k, v, &frame);
+            let (more, square) = self.waiting.add_rows(self.isa, k, v, frame);
             *self.square = self.square.max(square);
             self.settle_if_full(&mut parents, scratch)?;
             done += more;
@@ -277,10 +280,15 @@ impl<'a> State<'a> {
         if self.count == 0 {
             self.start_ranges(other.low, other.high);
         } else if other.count > 0 {
-            let row = |x| MatRef::spanning(x, 1, self.shape.value_dim, self.shape.value_dim);
-            self.widen(row(other.low), row(other.high));
+            for row in [&*other.low, other.high] {
+                let row = MatRef::spanning(row, 1, self.shape.value_dim, self.shape.value_dim);
+                widen(self.isa, row, self.low, self.high);
+            }
         }
-        self.sums.iter_mut().zip(other.sums.iter()).for_each(|(to, sum)| *to += sum);
+        self.sums
+            .iter_mut()
+            .zip(other.sums.iter())
+            .for_each(|(to, sum)| *to += sum);
         for (to, &sum) in self.powers.iter_mut().zip(other.powers.iter()) {
             *to = sum_up(*to, sum);
         }
@@ -316,21 +324,6 @@ impl<'a> State<'a> {
     fn start_ranges(&mut self, low: &[f32], high: &[f32]) {
         self.low.copy_from_slice(low);
         self.high.copy_from_slice(high);
-    }
-
-    /// Ranges that hold these rows as well.
-    fn widen(&mut self, low: MatRef<'_, f32>, high: MatRef<'_, f32>) {
-        for first in (0..low.rows()).step_by(4) {
-            let (Some(lows), Some(highs)) = (rows::<4>(low, first), rows::<4>(high, first)) else {
-                return;
-            };
-            for (c, (to_low, to_high)) in (0..low.cols()).zip(self.low.iter_mut().zip(self.high.iter_mut())) {
-                let least = lows.map(|row| row.get(c).copied().unwrap_or(*to_low));
-                let most = highs.map(|row| row.get(c).copied().unwrap_or(*to_high));
-                *to_low = least.into_iter().fold(*to_low, |a, b| if b < a { b } else { a });
-                *to_high = most.into_iter().fold(*to_high, |a, b| if b > a { b } else { a });
-            }
-        }
     }
 
     /// What queries read, in the first [`Shape::sums`] numbers of `memory`; what waits is summed for it once more.

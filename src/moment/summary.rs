@@ -81,7 +81,11 @@ impl<'a> Summary<'a> {
         if power.is_multiple_of(2) {
             return self.even(power / 2);
         }
-        let below = if power == 1 { self.power(0) } else { self.even(power / 2) };
+        let below = if power == 1 {
+            self.power(0)
+        } else {
+            self.even(power / 2)
+        };
         // The roots first: the product of the sums may be too large.
         let roots = [below, self.even(power / 2 + 1)].map(|x| up(math::sqrt(x)));
         product_up(roots[0], roots[1])
@@ -118,8 +122,15 @@ impl<'a> Summary<'a> {
         let of_sums = gamma(rounding::sum_roundings(self.shape, self.additions, degree));
         let query = gamma(rounding::query_roundings(self.shape, degree));
         // The computed magnitude is itself at most that much too small.
-        let query = if query < 0.5 { up(query / (1.0 - up(query))) } else { f32::INFINITY };
-        sum_up(product_up(up(query), magnitude), self.scaled(of_sums, degree, norm, 1.0))
+        let query = if query < 0.5 {
+            up(query / (1.0 - up(query)))
+        } else {
+            f32::INFINITY
+        };
+        sum_up(
+            product_up(up(query), magnitude),
+            self.scaled(of_sums, degree, norm, 1.0),
+        )
     }
 
     /// `factor value norm^j sum ||x||^j`, and the underflow.

@@ -1,10 +1,10 @@
 //! Tokens that wait until their block is full.
 
-use super::gather::{rows, Frame};
+use super::gather::rows;
 use super::shape::{Pieces, Shape};
 use crate::bound::{gamma, product_up, sum_up, up};
 use crate::error::Error;
-use crate::kernels::{by_values, push_tokens, Tokens};
+use crate::kernels::{by_values, push_tokens, squares, Tokens};
 use crate::simd::Isa;
 use crate::view::MatRef;
 
@@ -20,6 +20,22 @@ pub struct Waiting<'a> {
     keys: &'a mut [f32],
     /// As [`Tokens::values`].
     values: &'a mut [f32],
+}
+
+/// Where keys are seen from: `x = (k - centre) * inverse`.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    pub centre: &'a [f32],
+    pub inverse: f32,
+}
+
+impl Frame<'_> {
+    /// The squares of the norms of up to sixteen keys.
+    pub fn squares(&self, isa: Isa, k: MatRef<'_, f32>) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        squares(isa, k, self.centre, self.inverse, &mut out);
+        out
+    }
 }
 
 impl<'a> Waiting<'a> {
@@ -48,57 +64,52 @@ impl<'a> Waiting<'a> {
     }
 
     /// The first rows that there is room for; returns how many that is, and the largest square of their norms.
-    pub fn add_rows(&mut self, k: MatRef<'_, f32>, v: MatRef<'_, f32>, frame: &Frame<'_>) -> (usize, f32) {
+    pub fn add_rows(&mut self, isa: Isa, k: MatRef<'_, f32>, v: MatRef<'_, f32>, frame: Frame<'_>) -> (usize, f32) {
         let count = k.rows().min(self.shape.block - self.len);
-        let (mut done, mut largest) = (0, 0.0f32);
-        while done < count {
-            let mut squares = [0.0; 16];
-            let start = done;
-            // Four at a time where four lie together.
-            while done < count && done - start < 16 {
-                let to = squares.get_mut(done - start..).unwrap_or_default();
-                done += match to.first_chunk_mut::<4>() {
-                    Some(to) if self.len.is_multiple_of(4) && count - done >= 4 => {
-                        *to = self.add_some(k, v, done, frame);
-                        4
-                    }
-                    _ => {
-                        let [square] = self.add_some::<1>(k, v, done, frame);
-                        to.iter_mut().take(1).for_each(|to| *to = square);
-                        1
-                    }
+        let mut largest = 0.0f32;
+        for start in (0..count).step_by(16) {
+            let end = count.min(start + 16);
+            let (k, v) = (k.row_range(start..end), v.row_range(start..end));
+            let squares = frame.squares(isa, k);
+            self.add_powers(&squares, end - start);
+            largest = squares
+                .iter()
+                .fold(largest, |largest, &x| if x > largest { x } else { largest });
+            let mut row = 0;
+            while row < k.rows() {
+                // Four at a time where four lie together.
+                row += if self.len.is_multiple_of(4) && k.rows() - row >= 4 {
+                    self.add_some::<4>(k, v, row, frame)
+                } else {
+                    self.add_some::<1>(k, v, row, frame)
                 };
             }
-            self.add_powers(&squares, done - start);
-            largest = squares.iter().fold(largest, |largest, &x| if x > largest { x } else { largest });
         }
         (count, largest)
     }
 
-    /// `N` rows from `first` on; returns the squares of their norms.
-    #[inline]
+    /// `N` rows from `first` on; returns `N`.
     fn add_some<const N: usize>(
         &mut self,
         k: MatRef<'_, f32>,
         v: MatRef<'_, f32>,
         first: usize,
-        frame: &Frame<'_>,
-    ) -> [f32; N] {
-        let (at, room) = (self.len, self.shape.block);
-        let mut keys = &mut *self.keys;
-        let squares = frame.columns::<N>(k, first, |x| {
-            let (row, rest) = core::mem::take(&mut keys).split_at_mut_checked(room).unwrap_or_default();
-            keys = rest;
-            row.get_mut(at..).and_then(|row| row.first_chunk_mut()).into_iter().for_each(|to| *to = x);
-        });
-        if let Some(rows) = rows::<N>(v, first) {
-            self.add_values(rows);
+        frame: Frame<'_>,
+    ) -> usize {
+        let (Some(keys), Some(values)) = (rows::<N>(k, first), rows::<N>(v, first)) else {
+            return N;
+        };
+        let mut to = self.keys.get_mut(self.len..).unwrap_or_default();
+        for (variable, c) in (0..k.cols()).zip(frame.centre) {
+            let x = keys.map(|row| row.get(variable).map_or(0.0, |k| (k - c) * frame.inverse));
+            to.first_chunk_mut().into_iter().for_each(|to| *to = x);
+            to = to.get_mut(self.shape.block..).unwrap_or_default();
         }
-        squares
+        self.add_values(values);
+        N
     }
 
     /// The values of the next keys.
-    #[inline]
     fn add_values<const N: usize>(&mut self, rows: [&[f32]; N]) {
         let (dim, at) = (self.shape.value_dim, self.len);
         self.len += N;
@@ -122,19 +133,27 @@ impl<'a> Waiting<'a> {
     /// Token `i` of others of the same shape.
     pub fn add_token(&mut self, other: &Waiting<'_>, i: usize) {
         let (dim, room) = (self.shape.value_dim, self.shape.block);
-        let mut square = 0.0;
+        let mut squares = [0.0; 16];
         for (to, from) in self.keys.chunks_exact_mut(room).zip(other.keys.chunks_exact(room)) {
             let x = from.get(i).copied().unwrap_or(0.0);
             to.get_mut(self.len).into_iter().for_each(|to| *to = x);
-            square += x * x;
+            squares.iter_mut().take(1).for_each(|square| *square += x * x);
         }
-        let mut squares = [0.0; 16];
-        squares.iter_mut().take(1).for_each(|to| *to = square);
         self.add_powers(&squares, 1);
         let columns = if by_values(dim) { dim } else { dim + 1 };
         let lanes = if by_values(dim) { 1 } else { 16 };
-        let place = |i: usize| (i / lanes).wrapping_mul(columns).wrapping_mul(lanes).wrapping_add(i % lanes);
-        let to = self.values.get_mut(place(self.len)..).unwrap_or_default().iter_mut().step_by(lanes);
+        let place = |i: usize| {
+            (i / lanes)
+                .wrapping_mul(columns)
+                .wrapping_mul(lanes)
+                .wrapping_add(i % lanes)
+        };
+        let to = self
+            .values
+            .get_mut(place(self.len)..)
+            .unwrap_or_default()
+            .iter_mut()
+            .step_by(lanes);
         let from = other.values.get(place(i)..).unwrap_or(&[]).iter().step_by(lanes);
         to.zip(from).take(columns).for_each(|(to, &x)| *to = x);
         self.len += 1;
@@ -154,7 +173,10 @@ impl<'a> Waiting<'a> {
                 .fold([0.0; 4], |[a, b, c, d], [e, f, g, h]| [a + e, b + f, c + g, d + h]);
             let sum = product_up((a + b) + (c + d), factor);
             *to = sum_up(*to, sum_up(sum, f32::from_bits(1 << 9)));
-            powers.iter_mut().zip(squares).for_each(|(power, square)| *power *= square);
+            powers
+                .iter_mut()
+                .zip(squares)
+                .for_each(|(power, square)| *power *= square);
         }
     }
 

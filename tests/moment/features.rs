@@ -26,10 +26,17 @@ fn polynomials_of_inner_products_are_inner_products() {
                         (sum, size) = (sum + term, size + term.abs());
                     }
                 }
-                let product: f64 = x[..dim].iter().zip(&x[dim..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                let product: f64 = x[..dim]
+                    .iter()
+                    .zip(&x[dim..])
+                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    .sum();
                 let exact = p.iter().rev().fold(0.0, |sum, &c| sum * product + f64::from(c));
                 // A monomial of degree 5 has four roundings on either side.
-                assert!((sum - exact).abs() <= 8.0 * 6e-8 * size, "{dim} {degree}: {sum} {exact}");
+                assert!(
+                    (sum - exact).abs() <= 8.0 * 6e-8 * size,
+                    "{dim} {degree}: {sum} {exact}"
+                );
                 checked += 1;
             }
         }
@@ -93,7 +100,11 @@ fn the_reverse_recursion_is_the_derivative() {
                 *at = value(&x);
             }
             let difference = (at[0] - at[1]) / (2.0 * h);
-            assert!((difference - f64::from(dx[v])).abs() < 2e-5, "{dim} {degree} {v}: {difference} {}", dx[v]);
+            assert!(
+                (difference - f64::from(dx[v])).abs() < 2e-5,
+                "{dim} {degree} {v}: {difference} {}",
+                dx[v]
+            );
         }
     }
 }
@@ -106,7 +117,10 @@ fn short_and_impossible_sizes_are_refused() {
     assert_eq!(monomials(&x, 2, &mut ten), Ok(()));
     assert_eq!(weights(3, 2, &mut ten[..9]), Err(Error::Short));
     assert_eq!(weights(100, 100, &mut ten), Err(Error::Overflow));
-    assert_eq!(reverse(&x, 2, &ten[..9], &mut ten.clone(), &mut [0.0; 3]), Err(Error::Short));
+    assert_eq!(
+        reverse(&x, 2, &ten[..9], &mut ten.clone(), &mut [0.0; 3]),
+        Err(Error::Short)
+    );
     assert_eq!(reverse(&x, 2, &ten, &mut ten.clone(), &mut [0.0; 2]), Err(Error::Shape));
     assert_eq!((offset(5, 0), offset(5, 1), offset(5, 2)), (Some(0), Some(1), Some(6)));
 }

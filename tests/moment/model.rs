@@ -43,8 +43,15 @@ impl Problem {
         Problem {
             shape,
             tokens,
-            k: offsets.iter().enumerate().map(|(i, x)| centre[i % d.max(1)] + size * x).collect(),
-            v: noise(tokens * shape.value_dim, seed ^ 2).iter().map(|x| 1.0 + x).collect(),
+            k: offsets
+                .iter()
+                .enumerate()
+                .map(|(i, x)| centre[i % d.max(1)] + size * x)
+                .collect(),
+            v: noise(tokens * shape.value_dim, seed ^ 2)
+                .iter()
+                .map(|x| 1.0 + x)
+                .collect(),
             centre,
             radius: 1.6,
             queries,
@@ -54,16 +61,22 @@ impl Problem {
     }
 
     pub fn keys(&self, range: std::ops::Range<usize>) -> MatRef<'_, f32> {
-        MatRef::new(&self.k, self.tokens, self.shape.dim).unwrap().row_range(range)
+        MatRef::new(&self.k, self.tokens, self.shape.dim)
+            .unwrap()
+            .row_range(range)
     }
 
     pub fn values(&self, range: std::ops::Range<usize>) -> MatRef<'_, f32> {
-        MatRef::new(&self.v, self.tokens, self.shape.value_dim).unwrap().row_range(range)
+        MatRef::new(&self.v, self.tokens, self.shape.value_dim)
+            .unwrap()
+            .row_range(range)
     }
 
     /// `sum over tokens of s^j [v, 1]`, `[degree][column]`, of one query, in f64.
     pub fn moments(&self, query: usize) -> Vec<f64> {
-        let Shape { dim, value_dim, degree, .. } = self.shape;
+        let Shape {
+            dim, value_dim, degree, ..
+        } = self.shape;
         let mut sums = vec![0.0; (degree + 1) * (value_dim + 1)];
         for i in 0..self.tokens {
             let score: f64 = (0..dim)
@@ -75,7 +88,9 @@ impl Problem {
             let mut power = 1.0;
             for row in sums.chunks_mut(value_dim + 1) {
                 let value = self.v[i * value_dim..][..value_dim].iter().map(|&v| f64::from(v));
-                row.iter_mut().zip(value.chain([1.0])).for_each(|(to, v)| *to += power * v);
+                row.iter_mut()
+                    .zip(value.chain([1.0]))
+                    .for_each(|(to, v)| *to += power * v);
                 power *= score;
             }
         }

@@ -18,7 +18,12 @@ fn sizes() {
     for block in [0, 1, 8, 17] {
         assert_eq!(Shape { block, ..shape }.len(), Err(Error::Parameter));
     }
-    for huge in [Shape::new(1000, 1, 1000), Shape::new(1, usize::MAX, 1), Shape::new(usize::MAX, 1, 0), Shape::new(0, 0, usize::MAX)] {
+    for huge in [
+        Shape::new(1000, 1, 1000),
+        Shape::new(1, usize::MAX, 1),
+        Shape::new(usize::MAX, 1, 0),
+        Shape::new(0, 0, usize::MAX),
+    ] {
         assert_eq!(huge.len(), Err(Error::Overflow), "{huge:?}");
         assert_eq!(huge.features().is_none(), huge.degree > 0 && huge.dim > 1, "{huge:?}");
     }
@@ -41,8 +46,15 @@ fn states() {
     assert_eq!(new(&[0.0; 3], 1.0, len - 1), Some(Error::Short));
     assert!(memory.iter().all(|&x| x == 1.0));
     for (count, waiting) in [(100, 16), (3, 4)] {
-        let progress = Progress { count, waiting, additions: 9 };
-        assert_eq!(State::open(p.shape, 1.0, progress, &mut memory).err(), Some(Error::Mismatch));
+        let progress = Progress {
+            count,
+            waiting,
+            additions: 9,
+        };
+        assert_eq!(
+            State::open(p.shape, 1.0, progress, &mut memory).err(),
+            Some(Error::Mismatch)
+        );
     }
 }
 
@@ -56,7 +68,10 @@ fn tokens() {
     let mut bytes = scratch(p.shape.need().bytes());
     let mut state = own.state();
     let mut refused = |k: &[f32], v: &[f32], cols: usize, room: usize| {
-        let (k, v) = (MatRef::new(k, k.len() / cols, cols).unwrap(), MatRef::new(v, v.len() / 2, 2).unwrap());
+        let (k, v) = (
+            MatRef::new(k, k.len() / cols, cols).unwrap(),
+            MatRef::new(v, v.len() / 2, 2).unwrap(),
+        );
         state.push(k, v, &mut Scratch::new(&mut bytes[..room])).err()
     };
     let room = p.shape.need().bytes();
@@ -66,10 +81,16 @@ fn tokens() {
     assert_eq!(refused(good, &[0.0; 4], 3, room - 1), Some(Error::Short));
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         assert_eq!(refused(good, &[0.0, 1.0, 2.0, bad], 3, room), Some(Error::NonFinite));
-        assert_eq!(refused(&[good[0], good[1], good[2], 0.0, 0.0, bad], &[0.0; 4], 3, room), Some(Error::NonFinite));
+        assert_eq!(
+            refused(&[good[0], good[1], good[2], 0.0, 0.0, bad], &[0.0; 4], 3, room),
+            Some(Error::NonFinite)
+        );
     }
     for far in [9.0, -1e30, f32::MAX] {
-        assert_eq!(refused(&[good[0], good[1], good[2], 0.0, 0.0, far], &[0.0; 4], 3, room), Some(Error::Range));
+        assert_eq!(
+            refused(&[good[0], good[1], good[2], 0.0, 0.0, far], &[0.0; 4], 3, room),
+            Some(Error::Range)
+        );
     }
     assert_eq!(refused(&[], &[], 3, room), None);
     let far = [&p.k[..12], &[9.0; 3], &p.k[..3]].concat();
@@ -89,7 +110,13 @@ fn other_states() {
     let other = |shape: Shape, centre: &[f32], radius: f32| {
         let mut memory = vec![0.0; shape.len().unwrap()];
         State::new(shape, centre, radius, &mut memory).unwrap();
-        Own { isa: Isa::best(), shape, radius, memory, progress: Progress::default() }
+        Own {
+            isa: Isa::best(),
+            shape,
+            radius,
+            memory,
+            progress: Progress::default(),
+        }
     };
     let mut moved = p.centre.clone();
     moved[2] += 0.5;
@@ -98,7 +125,14 @@ fn other_states() {
         other(p.shape, &p.centre, 1.5),
         other(Shape { degree: 3, ..p.shape }, &p.centre, p.radius),
         other(Shape { block: 32, ..p.shape }, &p.centre, p.radius),
-        other(Shape { value_dim: 3, ..p.shape }, &p.centre, p.radius),
+        other(
+            Shape {
+                value_dim: 3,
+                ..p.shape
+            },
+            &p.centre,
+            p.radius,
+        ),
     ];
     for other in &mut others {
         let other = other.state();
@@ -120,12 +154,21 @@ fn questions() {
     let state = own.state();
     let mut bytes = scratch(p.shape.need().bytes());
     let mut weighted = vec![0.0; 30];
-    assert_eq!(state.freeze(&mut weighted[1..], &mut Scratch::new(&mut bytes)).err(), Some(Error::Short));
-    assert_eq!(state.freeze(&mut weighted, &mut Scratch::new(&mut bytes[1..])).err(), Some(Error::Short));
+    assert_eq!(
+        state.freeze(&mut weighted[1..], &mut Scratch::new(&mut bytes)).err(),
+        Some(Error::Short)
+    );
+    assert_eq!(
+        state.freeze(&mut weighted, &mut Scratch::new(&mut bytes[1..])).err(),
+        Some(Error::Short)
+    );
     let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes)).unwrap();
     let lanes = lanes(isa);
     let mut bytes = scratch(p.shape.work_need(isa).bytes());
-    assert_eq!(Work::new(p.shape, isa, &mut Scratch::new(&mut bytes[1..])).err(), Some(Error::Short));
+    assert_eq!(
+        Work::new(p.shape, isa, &mut Scratch::new(&mut bytes[1..])).err(),
+        Some(Error::Short)
+    );
     let mut work = Work::new(p.shape, isa, &mut Scratch::new(&mut bytes)).unwrap();
     let (mut moments, mut magnitudes) = (vec![7.0; 9 * lanes], vec![7.0; 3 * lanes]);
     let mut ask = |q: &[f32], cols: usize, tau: f32, short: [usize; 2]| {
@@ -133,7 +176,9 @@ fn questions() {
             moments: &mut moments[short[0]..],
             magnitudes: Some(&mut magnitudes[short[1]..]),
         };
-        frozen.query(MatRef::new(q, q.len() / cols, cols).unwrap(), tau, &mut work, answer).err()
+        frozen
+            .query(MatRef::new(q, q.len() / cols, cols).unwrap(), tau, &mut work, answer)
+            .err()
     };
     assert_eq!(ask(&[0.0; 4], 2, 1.0, [0, 0]), Some(Error::Shape));
     assert_eq!(ask(&vec![0.0; 3 * lanes + 3], 3, 1.0, [0, 0]), Some(Error::Shape));
@@ -147,6 +192,12 @@ fn questions() {
     let mut bytes = scratch(4096 * 16);
     let other = Shape { degree: 1, ..p.shape };
     let mut work = Work::new(other, isa, &mut Scratch::new(&mut bytes)).unwrap();
-    let answer = Answer { moments: &mut moments, magnitudes: None };
-    assert_eq!(frozen.query(MatRef::new(&[0.0; 3], 1, 3).unwrap(), 1.0, &mut work, answer), Err(Error::Shape));
+    let answer = Answer {
+        moments: &mut moments,
+        magnitudes: None,
+    };
+    assert_eq!(
+        frozen.query(MatRef::new(&[0.0; 3], 1, 3).unwrap(), 1.0, &mut work, answer),
+        Err(Error::Shape)
+    );
 }

@@ -71,7 +71,12 @@ fn check(p: &Problem, own: &mut Own, answers: &Answers) -> f64 {
             let error = (f64::from(got) - want).abs();
             let bound = |bound: f32| -> f64 {
                 assert!(bound.is_finite());
-                assert!(error <= f64::from(bound), "{:?} {} tokens, degree {degree}, column {column}: {got} {want}, {bound}", p.shape, p.tokens);
+                assert!(
+                    error <= f64::from(bound),
+                    "{:?} {} tokens, degree {degree}, column {column}: {got} {want}, {bound}",
+                    p.shape,
+                    p.tokens
+                );
                 error / f64::from(bound)
             };
             if column < p.shape.value_dim {
@@ -118,7 +123,12 @@ fn every_back_end_of_a_class_has_the_same_bits_for_every_cut() {
         let class = class(fused);
         for (n, (d, dv, g, block)) in SHAPES.into_iter().enumerate() {
             // Software lanes are slow.
-            let p = Problem::new(shape(d, dv, g, block.min(64)), if d == 64 { 70 } else { 150 }, 37, n as u64);
+            let p = Problem::new(
+                shape(d, dv, g, block.min(64)),
+                if d == 64 { 70 } else { 150 },
+                37,
+                n as u64,
+            );
             let mut first = None;
             for &isa in &class {
                 let mut own = Own::new(&p, isa);
@@ -151,7 +161,12 @@ fn merged_parts_are_the_whole() {
         let p = Problem::new(shape(d, dv, g, block), 400, 3, n as u64);
         let mut whole = Own::new(&p, Isa::best());
         whole.push(&p, 0..400, 400).unwrap();
-        for cuts in [vec![0, 400], vec![123, 400], vec![0, 0, 400, 400], vec![16, 17, 300, 390, 400]] {
+        for cuts in [
+            vec![0, 400],
+            vec![123, 400],
+            vec![0, 0, 400, 400],
+            vec![16, 17, 300, 390, 400],
+        ] {
             let mut merged = Own::new(&p, Isa::best());
             let mut start = 0;
             for end in cuts {
@@ -179,7 +194,9 @@ fn merged_parts_are_the_whole() {
 fn a_cube_has_the_moments_of_its_corners() {
     let d = 5;
     let corners = 1 << d;
-    let k: Vec<f32> = (0..corners * d).map(|i| if i / d >> (i % d) & 1 == 1 { 1.0 } else { -1.0 }).collect();
+    let k: Vec<f32> = (0..corners * d)
+        .map(|i| if i / d >> (i % d) & 1 == 1 { 1.0 } else { -1.0 })
+        .collect();
     let p = Problem {
         v: k.clone(),
         k,
@@ -201,7 +218,10 @@ fn a_cube_has_the_moments_of_its_corners() {
         let column = |j: usize, c: usize| f64::from(got[j * (d + 1) + c]);
         assert!((column(2, d) - n * q2).abs() < 1e-5 * n);
         assert!((column(4, d) - n * (3.0 * q2 * q2 - 2.0 * q4)).abs() < 1e-5 * n);
-        assert_eq!([column(0, d), column(0, 0), column(1, d), column(2, 1), column(3, d)], [n, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            [column(0, d), column(0, 0), column(1, d), column(2, 1), column(3, d)],
+            [n, 0.0, 0.0, 0.0, 0.0]
+        );
         for c in 0..d {
             assert!((column(1, c) - n * q[c]).abs() < 1e-5 * n);
             assert!((column(3, c) - n * (3.0 * q[c] * q2 - 2.0 * q[c].powi(3))).abs() < 1e-5 * n);
@@ -217,11 +237,16 @@ fn the_summary_bounds_norms_and_ranges() {
     let state = own.state();
     let summary = state.summary();
     assert_eq!((summary.scale(), summary.count()), (2.0, 333));
-    let norms: Vec<f64> = p
-        .k
-        .chunks(6)
-        .map(|k| k.iter().zip(&p.centre).map(|(k, c)| ((f64::from(*k) - f64::from(*c)) / 2.0).powi(2)).sum::<f64>().sqrt())
-        .collect();
+    let norms: Vec<f64> =
+        p.k.chunks(6)
+            .map(|k| {
+                k.iter()
+                    .zip(&p.centre)
+                    .map(|(k, c)| ((f64::from(*k) - f64::from(*c)) / 2.0).powi(2))
+                    .sum::<f64>()
+                    .sqrt()
+            })
+            .collect();
     let reach = norms.iter().copied().fold(0.0, f64::max);
     assert!(f64::from(summary.reach()) >= reach && f64::from(summary.reach()) < reach * 1.00001);
     for power in 0..=6 {
