@@ -44,7 +44,7 @@ pub struct Progress {
 /// let mut state = State::new(shape, &[0.0, 0.0], 2.0, &mut memory)?;
 /// state.push(MatRef::new(&[1.0, 0.0, 0.0, -1.0], 2, 2)?, MatRef::new(&[10.0, 20.0], 2, 1)?, &mut Scratch::new(&mut bytes))?;
 ///
-/// let mut weighted = vec![0.0; shape.sums().unwrap()];
+/// let mut weighted = vec![0.0; shape.frozen_len().unwrap()];
 /// let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes))?;
 /// let (isa, lanes) = (Isa::best(), lanes(Isa::best()));
 /// let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.work_need(isa).bytes()];
@@ -67,9 +67,9 @@ pub struct State<'a> {
     centre: &'a mut [f32],
     low: &'a mut [f32],
     high: &'a mut [f32],
-    /// The largest square of a norm.
+    /// The largest square of a norm, as far as settled.
     square: &'a mut f32,
-    /// Sums of powers 0, 1, ... of the squares, but of those that wait.
+    /// Sums of powers 1, 2, ... of the squares, as far as settled.
     powers: &'a mut [f32],
     sums: &'a mut [f32],
     waiting: Waiting<'a>,
@@ -95,7 +95,7 @@ impl<'a> State<'a> {
         }
         let mut state = Self::open(shape, radius, Progress::default(), memory)?;
         state.reset();
-        state.centre.copy_from_slice(centre);
+        state.centre.iter_mut().zip(centre).for_each(|(to, &c)| *to = c);
         Ok(state)
     }
 
@@ -167,22 +167,6 @@ impl<'a> State<'a> {
     #[must_use]
     pub const fn sums(&self) -> &[f32] {
         self.sums
-    }
-
-    /// What is known of all tokens.
-    #[must_use]
-    pub fn summary(&self) -> Summary<'_> {
-        Summary {
-            shape: self.shape,
-            scale: self.scale,
-            count: self.count,
-            additions: self.additions.saturating_add(u64::from(self.waiting.len > 0)),
-            centre: self.centre,
-            low: self.low,
-            high: self.high,
-            square: *self.square,
-            powers: [self.powers, self.waiting.powers],
-        }
     }
 
     /// Forgets all tokens.
@@ -257,10 +241,8 @@ impl<'a> State<'a> {
                 centre: self.centre,
                 inverse: 1.0 / self.scale,
             };
-            let (more, square) = self.waiting.add_rows(self.isa, k, v, frame);
-            *self.square = self.square.max(square);
+            done += self.waiting.add_rows(k, v, frame);
             self.settle_if_full(&mut parents, scratch)?;
-            done += more;
         }
         self.count = count;
         Ok(())
@@ -311,10 +293,9 @@ impl<'a> State<'a> {
         if parents.is_empty() {
             *parents = scratch.take(self.shape.parent_room())?;
         }
+        let square = self.waiting.sum_powers(self.isa, parents, self.powers);
+        *self.square = self.square.max(square);
         self.waiting.sum(self.isa, parents, self.sums);
-        for (to, &sum) in self.powers.iter_mut().zip(self.waiting.powers.iter()) {
-            *to = sum_up(*to, sum);
-        }
         self.additions = self.additions.saturating_add(1);
         self.waiting.clear();
         Ok(())
@@ -322,34 +303,56 @@ impl<'a> State<'a> {
 
     /// The first ranges of the values.
     fn start_ranges(&mut self, low: &[f32], high: &[f32]) {
-        self.low.copy_from_slice(low);
-        self.high.copy_from_slice(high);
+        self.low.iter_mut().zip(low).for_each(|(to, &x)| *to = x);
+        self.high.iter_mut().zip(high).for_each(|(to, &x)| *to = x);
     }
 
-    /// What queries read, in the first [`Shape::sums`] numbers of `memory`; what waits is summed for it once more.
+    /// What queries read, in the first [`Shape::frozen_len`] numbers of `memory`; what waits is summed for it once more.
     ///
     /// Cost: a pass over the sums, and the push of up to one block: a stream that asks after every token takes a small one.
     /// Errors, with nothing written: [`Error::Short`] for memory or scratch.
     pub fn freeze<'m>(&'m self, memory: &'m mut [f32], scratch: &mut Scratch<'_>) -> Result<Frozen<'m>, Error> {
         scratch.check(self.shape.need())?;
-        let memory = memory.get_mut(..self.sums.len()).ok_or(Error::Short)?;
-        memory.copy_from_slice(self.sums);
+        let memory = memory.split_at_mut_checked(self.sums.len());
+        let (sums, rest) = memory.ok_or(Error::Short)?;
+        let powers = rest.get_mut(..self.powers.len()).ok_or(Error::Short)?;
+        sums.iter_mut().zip(self.sums.iter()).for_each(|(to, &sum)| *to = sum);
+        powers
+            .iter_mut()
+            .zip(self.powers.iter())
+            .for_each(|(to, &sum)| *to = sum);
+        let (mut square, mut additions) = (*self.square, self.additions);
         if self.waiting.len > 0 {
-            let parents = scratch.scope().take(self.shape.parent_room())?;
-            self.waiting.sum(self.isa, parents, memory);
+            let mut scratch = scratch.scope();
+            let parents = scratch.take(self.shape.parent_room())?;
+            square = square.max(self.waiting.sum_powers(self.isa, parents, powers));
+            self.waiting.sum(self.isa, parents, sums);
+            additions = additions.saturating_add(1);
         }
-        let columns = self.shape.columns().unwrap_or(1);
         // A sum of ones stops at 2^24 times the block; the count does not.
-        let count = memory.get_mut(self.shape.value_dim);
+        let count = sums.get_mut(self.shape.value_dim);
         count.into_iter().for_each(|to| *to = math::nearest(self.count));
-        let factors = scratch.scope().take(self.shape.features().ok_or(Error::Overflow)?)?;
+        let mut scratch = scratch.scope();
+        let factors = scratch.take(self.shape.features().ok_or(Error::Overflow)?)?;
         weights(self.shape.dim, self.shape.degree, factors)?;
-        for (row, &weight) in memory.chunks_exact_mut(columns).zip(factors.iter()) {
+        let columns = self.shape.columns().unwrap_or(1).max(1);
+        for (row, &weight) in sums.chunks_exact_mut(columns).zip(factors.iter()) {
             row.iter_mut().for_each(|z| *z *= weight);
         }
+        let summary = Summary {
+            shape: self.shape,
+            scale: self.scale,
+            count: self.count,
+            additions,
+            centre: self.centre,
+            low: self.low,
+            high: self.high,
+            square,
+            powers,
+        };
         Ok(Frozen {
-            summary: self.summary(),
-            weighted: memory,
+            summary,
+            weighted: sums,
         })
     }
 }
