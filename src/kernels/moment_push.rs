@@ -68,12 +68,21 @@ pub fn push<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
     let mut col = 0;
     while col <= tokens.value_dim {
         let left = tokens.value_dim + 1 - col;
-        col += match (S::REGISTERS * S::LANES, left) {
-            (512.., 9..) => push_columns::<S, 3, 9>(s, tokens, col),
-            (512.., 5..) => push_columns::<S, 4, 5>(s, tokens, col),
-            (128.., 5..) => push_columns::<S, 1, 5>(s, tokens, col),
-            (128.., 2..) => push_columns::<S, 2, 2>(s, tokens, col),
-            _ => push_columns::<S, 1, 1>(s, tokens, col),
+        // What a machine does not take is not even compiled for it.
+        col += if const { S::REGISTERS * S::LANES >= 512 } {
+            match left {
+                9.. => push_columns::<S, 3, 9>(s, tokens, col),
+                5.. => push_columns::<S, 4, 5>(s, tokens, col),
+                2.. => push_columns::<S, 4, 2>(s, tokens, col),
+                _ => push_columns::<S, 4, 1>(s, tokens, col),
+            }
+        } else if const { S::REGISTERS * S::LANES >= 128 } {
+            match left {
+                5.. => push_columns::<S, 1, 5>(s, tokens, col),
+                _ => push_columns::<S, 2, 1>(s, tokens, col),
+            }
+        } else {
+            push_columns::<S, 1, 1>(s, tokens, col)
         };
     }
 }
@@ -230,13 +239,16 @@ fn add<S: Simd<f32>>(s: S, mut a: S::V16, b: S::V16) -> S::V16 {
 #[inline(always)]
 fn push_values<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
     value_tiles::<S, 1, 1>(s, tokens, &Group::ONE);
-    let vectors = tokens.value_dim / S::LANES;
-    match (S::REGISTERS, vectors) {
-        (32.., 4..) => push_groups::<S, 6, 4>(s, tokens),
-        (32.., 2..) => push_groups::<S, 12, 2>(s, tokens),
-        (32.., _) => push_groups::<S, 12, 1>(s, tokens),
-        (16.., _) => push_groups::<S, 6, 2>(s, tokens),
-        _ => push_groups::<S, 4, 1>(s, tokens),
+    if const { S::REGISTERS >= 32 } {
+        match tokens.value_dim / S::LANES {
+            4.. => push_groups::<S, 6, 4>(s, tokens),
+            2.. => push_groups::<S, 12, 2>(s, tokens),
+            _ => push_groups::<S, 12, 1>(s, tokens),
+        }
+    } else if const { S::REGISTERS >= 16 } {
+        push_groups::<S, 6, 2>(s, tokens);
+    } else {
+        push_groups::<S, 4, 1>(s, tokens);
     }
 }
 

@@ -38,23 +38,21 @@ const READ: u8 = 2;
 /// `out[j][c][lane]`, see above.
 #[inline(always)]
 pub fn query<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
-    match S::REGISTERS {
-        32.. => wide::<S>(s, of),
-        16.. => {
-            if of.columns >= 5 {
-                columns::<S, 2, 5>(s, of);
-            } else {
-                columns::<S, 2, 1>(s, of);
-            }
+    // What a machine does not take is not even compiled for it.
+    if const { S::REGISTERS >= 32 } {
+        wide::<S>(s, of);
+    } else if const { S::REGISTERS >= 16 } {
+        match of.columns {
+            5.. => columns::<S, 2, 5>(s, of),
+            _ => columns::<S, 2, 1>(s, of),
         }
-        _ if S::LANES == 1 => columns::<S, 1, 1>(s, of),
-        _ => {
-            if of.columns >= 4 {
-                columns::<S, 1, 4>(s, of);
-            } else {
-                columns::<S, 1, 1>(s, of);
-            }
+    } else if const { S::LANES > 1 } {
+        match of.columns {
+            4.. => columns::<S, 1, 4>(s, of),
+            _ => columns::<S, 1, 1>(s, of),
         }
+    } else {
+        columns::<S, 1, 1>(s, of);
     }
 }
 
@@ -193,9 +191,10 @@ fn step<S: Simd<f32>, const NQ: usize, const NC: usize>(s: S, f: &[S::V; NQ], ro
 /// [`query`] have cancelled. `parents` are those that it left.
 #[inline(always)]
 pub fn magnitudes<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
-    match query_vectors(S::REGISTERS) {
-        2 => magnitudes_of::<S, 2>(s, of),
-        _ => magnitudes_of::<S, 1>(s, of),
+    if const { query_vectors(S::REGISTERS) == 2 } {
+        magnitudes_of::<S, 2>(s, of);
+    } else {
+        magnitudes_of::<S, 1>(s, of);
     }
 }
 
