@@ -1,11 +1,11 @@
-//! Runs each kernel, both attention plans, all storage formats and the gradient on every back end of this machine, and prints one checksum per back end.
+//! Runs each kernel, both attention plans, all storage formats, the gradient and moments on every back end of this machine, and prints one checksum per back end.
 //!
 //! Back ends of one class (fused, strict) print the same number. `tests/sh/intrinsics.sh` reads the machine code of
 //! this program.
 
 use std::mem::MaybeUninit;
 use subquad::attention::{Decode, Exact, Gradient, Gradients, Outputs, Rules, Stage, Upstream};
-use subquad::{half, kernels, Error, Isa, MatMut, MatRef, RowsRef, Scratch, TensorMut, TensorRef};
+use subquad::{half, kernels, moment, Error, Isa, MatMut, MatRef, RowsRef, Scratch, TensorMut, TensorRef};
 
 const QUERIES: usize = 9;
 const KEYS: usize = 300;
@@ -123,6 +123,34 @@ fn gradient(isa: Isa, rules: Rules<'_>) -> Result<Vec<f32>, Error> {
     Ok([dq, dk, dv].concat())
 }
 
+/// Moments of scores, pushed with lanes that are tokens and with lanes that are values.
+fn moments(isa: Isa, value_dim: usize) -> Result<Vec<f32>, Error> {
+    let (dim, degree) = (5, 3);
+    let (k, v, q) = (
+        numbers(KEYS * dim, 12),
+        numbers(KEYS * value_dim, 13),
+        numbers(QUERIES * dim, 14),
+    );
+    let shape = moment::Shape::new(dim, value_dim, degree);
+    let mut memory = vec![0.0; shape.len()?];
+    let mut bytes = vec![MaybeUninit::uninit(); shape.need().bytes()];
+    let mut state = moment::State::new(shape, &[0.25; 5], 4.0, &mut memory)?.with_isa(isa);
+    let (k, v) = (MatRef::new(&k, KEYS, dim)?, MatRef::new(&v, KEYS, value_dim)?);
+    state.push(k, v, &mut Scratch::new(&mut bytes))?;
+    let mut weighted = vec![0.0; shape.frozen_len().unwrap_or(0)];
+    let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes))?;
+    let lanes = moment::lanes(isa);
+    let mut bytes = vec![MaybeUninit::uninit(); shape.work_need(isa).bytes()];
+    let mut work = moment::Work::new(shape, isa, &mut Scratch::new(&mut bytes))?;
+    let (mut sums, mut magnitudes) = (vec![0.0; 4 * (value_dim + 1) * lanes], vec![0.0; 4 * lanes]);
+    let answer = moment::Answer {
+        moments: &mut sums,
+        magnitudes: Some(&mut magnitudes),
+    };
+    frozen.query(MatRef::new(&q, 1, dim)?, 0.5, &mut work, answer)?;
+    Ok(sums.into_iter().chain(magnitudes).step_by(lanes).collect())
+}
+
 fn main() -> Result<(), Error> {
     let limited = Rules::new().with_causal().with_cap(3.0);
     for isa in Isa::all() {
@@ -135,6 +163,9 @@ fn main() -> Result<(), Error> {
         results.append(&mut stored(isa)?);
         for rules in [Rules::new(), limited] {
             results.append(&mut gradient(isa, rules)?);
+        }
+        for value_dim in [5, 16] {
+            results.append(&mut moments(isa, value_dim)?);
         }
         // FNV-1a over the bits: any difference shows.
         let hash = results.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, x| {

@@ -5,6 +5,7 @@ mod estimate;
 mod gradient;
 mod moment_push;
 mod moment_query;
+mod moment_rows;
 pub(crate) mod monomials;
 mod normalize;
 mod reduce;
@@ -126,6 +127,14 @@ dispatch! {
     pub(crate) fn weighted_rows(of: &Weighted<'_>, out: &mut MatMut<'_, f32>) = gradient::weighted_rows;
     /// Power sums of scores into outputs of attention, with promises.
     pub(crate) fn estimate(keys: &Keys<'_>, of: &Polynomials<'_>, block: &mut Estimates<'_>) = estimate::estimate;
+    /// Whether all numbers are finite.
+    pub(crate) fn all_finite(rows: MatRef<'_, f32>) -> bool = moment_rows::all_finite;
+    /// Ranges that hold these rows as well.
+    pub(crate) fn widen(rows: MatRef<'_, f32>, low: &mut [f32], high: &mut [f32]) = moment_rows::widen;
+    /// Sums of powers 1, 2, ... of the squared norms of tokens, and the largest square.
+    pub(crate) fn powers(x: &[f32], count: usize, work: [&mut [f32]; 2], sums: &mut [f32]) -> f32 = moment_rows::powers;
+    /// The squared norms of `(k - centre) * inverse` for up to sixteen keys, with the same bits in both classes.
+    pub(crate) fn squares(k: MatRef<'_, f32>, centre: &[f32], inverse: f32, out: &mut [f32; 16]) = moment_rows::squares;
     /// A block of tokens into the sums of a moment state.
     pub(crate) fn push_tokens(tokens: &mut Tokens<'_>) = moment_push::push;
     /// `out[j][c][lane] = sum over alpha of degree j of q^alpha * weighted[alpha][c]`.

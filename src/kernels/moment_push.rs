@@ -68,12 +68,21 @@ pub fn push<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
     let mut col = 0;
     while col <= tokens.value_dim {
         let left = tokens.value_dim + 1 - col;
-        col += match (S::REGISTERS * S::LANES, left) {
-            (512.., 9..) => push_columns::<S, 3, 9>(s, tokens, col),
-            (512.., 5..) => push_columns::<S, 4, 5>(s, tokens, col),
-            (128.., 5..) => push_columns::<S, 1, 5>(s, tokens, col),
-            (128.., 2..) => push_columns::<S, 2, 2>(s, tokens, col),
-            _ => push_columns::<S, 1, 1>(s, tokens, col),
+        // What a machine does not take is not even compiled for it.
+        col += if const { S::REGISTERS * S::LANES >= 512 } {
+            match left {
+                9.. => push_columns::<S, 3, 9>(s, tokens, col),
+                5.. => push_columns::<S, 4, 5>(s, tokens, col),
+                2.. => push_columns::<S, 4, 2>(s, tokens, col),
+                _ => push_columns::<S, 4, 1>(s, tokens, col),
+            }
+        } else if const { S::REGISTERS * S::LANES >= 128 } {
+            match left {
+                5.. => push_columns::<S, 1, 5>(s, tokens, col),
+                _ => push_columns::<S, 2, 1>(s, tokens, col),
+            }
+        } else {
+            push_columns::<S, 1, 1>(s, tokens, col)
         };
     }
 }
@@ -230,28 +239,24 @@ fn add<S: Simd<f32>>(s: S, mut a: S::V16, b: S::V16) -> S::V16 {
 #[inline(always)]
 fn push_values<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
     value_tiles::<S, 1, 1>(s, tokens, &Group::ONE);
-    let vectors = tokens.value_dim / S::LANES;
-    match (S::REGISTERS, vectors) {
-        (32.., 4..) => push_groups::<S, 6, 4>(s, tokens),
-        (32.., 2..) => push_groups::<S, 12, 2>(s, tokens),
-        (32.., _) => push_groups::<S, 12, 1>(s, tokens),
-        (16.., _) => push_groups::<S, 6, 2>(s, tokens),
-        _ => push_groups::<S, 4, 1>(s, tokens),
+    if const { S::REGISTERS >= 32 } {
+        match tokens.value_dim / S::LANES {
+            4.. => push_groups::<S, 6, 4>(s, tokens),
+            2.. => push_groups::<S, 12, 2>(s, tokens),
+            _ => push_groups::<S, 12, 1>(s, tokens),
+        }
+    } else if const { S::REGISTERS >= 16 } {
+        push_groups::<S, 6, 2>(s, tokens);
+    } else {
+        push_groups::<S, 4, 1>(s, tokens);
     }
 }
 
 #[inline(always)]
 fn push_groups<S: Simd<f32>, const MA: usize, const NC: usize>(s: S, tokens: &mut Tokens<'_>) {
     for group in groups::<MA>(tokens.dim, tokens.degree) {
-        if group.len == MA {
-            make(s, tokens, &group);
-            value_tiles::<S, MA, NC>(s, tokens, &group);
-            continue;
-        }
-        for one in (0..group.len).map(|i| group.single(i)) {
-            make(s, tokens, &one);
-            value_tiles::<S, 1, NC>(s, tokens, &one);
-        }
+        make(s, tokens, &group);
+        value_tiles::<S, MA, NC>(s, tokens, &group);
     }
 }
 
@@ -269,40 +274,74 @@ fn row_of(tokens: &Tokens<'_>, at: usize) -> usize {
 /// Makes the monomials of a group for all tokens, and adds them to what counts the tokens.
 #[inline(always)]
 fn make<S: Simd<f32>, const MA: usize>(s: S, tokens: &mut Tokens<'_>, group: &Group<MA>) {
-    let (room, steps) = (tokens.room, tokens.count.div_ceil(16));
     let mut counts = [s.splat16(0.0); 16];
-    for m in 0..MA {
-        let product = group.products[m];
-        let row = row_of(tokens, group.at).wrapping_add(m).wrapping_mul(room);
-        let Some((parents, own)) = tokens.parents.split_at_mut_checked(row) else {
-            return;
-        };
-        let (Some(parent), Some(x)) = (
-            blocks(parents, product.parent, room, steps),
-            blocks(tokens.x, product.variable, room, steps),
-        ) else {
-            return;
-        };
-        let factors = parent.iter().zip(x);
-        for ((p, x), to) in factors.zip(own.as_chunks_mut::<16>().0) {
-            let f = multiply(s, s.load16(p), s.load16(x));
-            counts[m] = add(s, counts[m], f);
-            s.store16(f, to);
-        }
+    for quad in 0..MA.div_ceil(4) {
+        [
+            counts[4 * quad],
+            counts[4 * quad + 1],
+            counts[4 * quad + 2],
+            counts[4 * quad + 3],
+        ] = make_four(s, tokens, group, 4 * quad);
     }
     let mut sums = [0.0; 16];
     s.store16(s.sums16(&counts), &mut sums);
     let columns = tokens.value_dim + 1;
-    let rows = tokens
-        .sums
-        .get_mut(group.at.wrapping_mul(columns)..)
-        .unwrap_or_default();
-    for (row, sum) in rows.chunks_exact_mut(columns).zip(sums).take(MA) {
-        row.last_mut().into_iter().for_each(|to| *to += sum);
+    let mut at = group.at.wrapping_mul(columns).wrapping_add(tokens.value_dim);
+    for sum in sums.into_iter().take(group.len) {
+        if let Some(to) = tokens.sums.get_mut(at) {
+            *to += sum;
+        }
+        at = at.wrapping_add(columns);
     }
 }
 
-/// `MA` monomials times all values, in tiles of `NC` vectors.
+/// Monomials `first..first + 4` of a group, in step, as one would wait for its additions, and their sums in sixteen lanes.
+/// Beyond the last come some that count for nothing.
+#[inline(always)]
+fn make_four<S: Simd<f32>, const MA: usize>(
+    s: S,
+    tokens: &mut Tokens<'_>,
+    group: &Group<MA>,
+    first: usize,
+) -> [S::V16; 4] {
+    let (room, steps) = (tokens.room, tokens.count.div_ceil(16));
+    let mut sums = [s.splat16(0.0); 4];
+    let row = row_of(tokens, group.at).wrapping_add(first).wrapping_mul(room);
+    let Some((parents, mut rest)) = tokens.parents.split_at_mut_checked(row) else {
+        return sums;
+    };
+    let (mut parent, mut variable) = ([&[][..]; 4], [&[][..]; 4]);
+    let mut own: [&mut [[f32; 16]]; 4] = core::array::from_fn(|_| Default::default());
+    for n in 0..4 {
+        let product = group.products.get(first + n).copied().unwrap_or_default();
+        let (Some(p), Some(x)) = (
+            blocks(parents, product.parent, room, steps),
+            blocks(tokens.x, product.variable, room, steps),
+        ) else {
+            return sums;
+        };
+        let Some((row, tail)) = rest.split_at_mut_checked(room) else {
+            return sums;
+        };
+        let Some(row) = row.as_chunks_mut().0.get_mut(..steps) else {
+            return sums;
+        };
+        (parent[n], variable[n], own[n], rest) = (p, x, row, tail);
+    }
+    for t in 0..steps {
+        for n in 0..4 {
+            let (Some(p), Some(x), Some(to)) = (parent[n].get(t), variable[n].get(t), own[n].get_mut(t)) else {
+                return sums;
+            };
+            let f = multiply(s, s.load16(p), s.load16(x));
+            sums[n] = add(s, sums[n], f);
+            s.store16(f, to);
+        }
+    }
+    sums
+}
+
+/// Up to `MA` monomials times all values, in tiles of `NC` vectors.
 #[inline(always)]
 fn value_tiles<S: Simd<f32>, const MA: usize, const NC: usize>(s: S, tokens: &mut Tokens<'_>, group: &Group<MA>) {
     let mut col = 0;
@@ -326,7 +365,8 @@ fn value_tile<S: Simd<f32>, const MA: usize, const NC: usize>(
     let mut factors = [&[][..]; MA];
     let first = row_of(tokens, group.at);
     for m in 0..MA {
-        // All of one length, so that one comparison serves all.
+        // A tile is always whole, as one monomial would wait for its additions: rows that are no monomial count for nothing.
+        // All are of one length, so that one comparison serves all.
         let row = tokens.parents.get((first + m).wrapping_mul(tokens.room)..);
         let Some(row) = row.and_then(|row| row.get(..tokens.count)) else {
             return;
@@ -351,7 +391,10 @@ fn value_tile<S: Simd<f32>, const MA: usize, const NC: usize>(
     let to = group.at.wrapping_mul(columns).wrapping_add(col);
     for m in 0..MA {
         let row = tokens.sums.get_mut(to.wrapping_add(m.wrapping_mul(columns))..);
-        let Some(row) = row.and_then(|row| row.get_mut(..NC * S::LANES)) else {
+        let Some(row) = row
+            .filter(|_| m < group.len)
+            .and_then(|row| row.get_mut(..NC * S::LANES))
+        else {
             return;
         };
         let mut sums = get::<S, NC>(s, row);

@@ -7,7 +7,7 @@
 // As in `tile`: index loops over small arrays of vectors read like the formula.
 #![allow(clippy::needless_range_loop)]
 
-use super::monomials::{next_degree, products, Product, Products};
+use super::monomials::{next_degree, products, runs, Products};
 use super::tile::{get, put, query_vectors};
 use crate::simd::Simd;
 use core::ops::Range;
@@ -38,23 +38,21 @@ const READ: u8 = 2;
 /// `out[j][c][lane]`, see above.
 #[inline(always)]
 pub fn query<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
-    match S::REGISTERS {
-        32.. => wide::<S>(s, of),
-        16.. => {
-            if of.columns >= 5 {
-                columns::<S, 2, 5>(s, of);
-            } else {
-                columns::<S, 2, 1>(s, of);
-            }
+    // What a machine does not take is not even compiled for it.
+    if const { S::REGISTERS >= 32 } {
+        wide::<S>(s, of);
+    } else if const { S::REGISTERS >= 16 } {
+        match of.columns {
+            5.. => columns::<S, 2, 5>(s, of),
+            _ => columns::<S, 2, 1>(s, of),
         }
-        _ if S::LANES == 1 => columns::<S, 1, 1>(s, of),
-        _ => {
-            if of.columns >= 4 {
-                columns::<S, 1, 4>(s, of);
-            } else {
-                columns::<S, 1, 1>(s, of);
-            }
+    } else if const { S::LANES > 1 } {
+        match of.columns {
+            4.. => columns::<S, 1, 4>(s, of),
+            _ => columns::<S, 1, 1>(s, of),
         }
+    } else {
+        columns::<S, 1, 1>(s, of);
     }
 }
 
@@ -190,67 +188,41 @@ fn step<S: Simd<f32>, const NQ: usize, const NC: usize>(s: S, f: &[S::V; NQ], ro
 }
 
 /// `out[j][lane] = sum over alpha of degree j of |q^alpha * weighted[alpha][last column]|`: how much the sums of
-/// [`query`] have cancelled. Two chains in turn, then added. `parents` are those that it left.
+/// [`query`] have cancelled. `parents` are those that it left.
 #[inline(always)]
 pub fn magnitudes<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
-    match query_vectors(S::REGISTERS) {
-        2 => magnitudes_of::<S, 2>(s, of),
-        _ => magnitudes_of::<S, 1>(s, of),
+    if const { query_vectors(S::REGISTERS) == 2 } {
+        magnitudes_of::<S, 2>(s, of);
+    } else {
+        magnitudes_of::<S, 1>(s, of);
     }
 }
 
 #[inline(always)]
 fn magnitudes_of<S: Simd<f32>, const NQ: usize>(s: S, of: &mut Queries<'_>) {
     let lanes = NQ * S::LANES;
-    let columns = of.columns.max(1);
-    let mut last = of
-        .weighted
-        .chunks_exact(columns)
-        .map(|row| row.last().copied().unwrap_or(0.0));
-    let mut products = products(of.dim, of.degree);
-    let mut acc = [[s.splat(last.next().unwrap_or(0.0)), s.splat(0.0)]; NQ];
+    let mut counts = of.weighted.get(of.columns.saturating_sub(1)..).unwrap_or(&[]);
     let mut out = of.out.chunks_exact_mut(lanes);
-    let mut len = 1;
+    let mut runs = runs(of.dim, of.degree).peekable();
+    // The monomial of degree 0 is one, and its sum no less than 0.
+    let mut acc = [s.splat(counts.first().copied().unwrap_or(0.0)); NQ];
+    counts = counts.get(of.columns..).unwrap_or(&[]);
     for degree in 0..=of.degree {
-        if degree > 0 {
-            len = next_degree(of.dim, degree, len);
-            acc = [[s.splat(0.0); 2]; NQ];
-            for _ in 0..len / 2 {
-                acc = magnitude::<S, NQ, 0>(s, (of.q_t, of.parents), products.next(), last.next(), acc);
-                acc = magnitude::<S, NQ, 1>(s, (of.q_t, of.parents), products.next(), last.next(), acc);
-            }
-            if len % 2 == 1 {
-                acc = magnitude::<S, NQ, 0>(s, (of.q_t, of.parents), products.next(), last.next(), acc);
+        while let Some(run) = runs.next_if(|run| run.degree == degree) {
+            let x = get::<S, NQ>(s, row(of.q_t, run.variable, lanes));
+            let parents = of.parents.get(run.parent.wrapping_mul(lanes)..).unwrap_or(&[]);
+            for parent in parents.chunks_exact(lanes).take(run.len) {
+                let f = get::<S, NQ>(s, parent);
+                let z = s.abs(s.splat(counts.first().copied().unwrap_or(0.0)));
+                counts = counts.get(of.columns..).unwrap_or(&[]);
+                for n in 0..NQ {
+                    acc[n] = s.mul_add(s.abs(s.mul(f[n], x[n])), z, acc[n]);
+                }
             }
         }
         if let Some(out) = out.next() {
-            let mut sums = [s.splat(0.0); NQ];
-            for n in 0..NQ {
-                sums[n] = s.add(acc[n][0], acc[n][1]);
-            }
-            put(s, &sums, out);
+            put(s, &acc, out);
         }
+        acc = [s.splat(0.0); NQ];
     }
-}
-
-/// Adds one monomial to chain `CHAIN` of each vector.
-#[inline(always)]
-fn magnitude<S: Simd<f32>, const NQ: usize, const CHAIN: usize>(
-    s: S,
-    (q_t, parents): (&[f32], &[f32]),
-    product: Option<Product>,
-    z: Option<f32>,
-    mut acc: [[S::V; 2]; NQ],
-) -> [[S::V; 2]; NQ] {
-    let lanes = NQ * S::LANES;
-    let (Some(product), Some(z)) = (product, z) else {
-        return acc;
-    };
-    let f = get::<S, NQ>(s, row(parents, product.parent, lanes));
-    let x = get::<S, NQ>(s, row(q_t, product.variable, lanes));
-    let z = s.abs(s.splat(z));
-    for n in 0..NQ {
-        acc[n][CHAIN] = s.mul_add(s.abs(s.mul(f[n], x[n])), z, acc[n][CHAIN]);
-    }
-    acc
 }

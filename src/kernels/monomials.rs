@@ -109,7 +109,7 @@ pub const fn next_degree(dim: usize, degree: usize, below: usize) -> usize {
 }
 
 /// A monomial as the product that makes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Product {
     pub parent: usize,
     pub variable: usize,

@@ -1,10 +1,10 @@
 //! The sums as queries read them.
 
-use super::gather::{finite, rows};
+use super::gather::rows;
 use super::summary::Summary;
 use super::Shape;
 use crate::error::Error;
-use crate::kernels::{block_lanes, query_magnitudes, query_moments, Queries};
+use crate::kernels::{all_finite, block_lanes, query_magnitudes, query_moments, Queries};
 use crate::scratch::Scratch;
 use crate::simd::Isa;
 use crate::view::MatRef;
@@ -111,7 +111,7 @@ impl<'a> Frozen<'a> {
         if !factor.is_finite() {
             return Err(Error::Parameter);
         }
-        if !(0..q.rows()).all(|i| finite(q.row(i))) {
+        if !all_finite(work.isa, q) {
             return Err(Error::NonFinite);
         }
         for first in (0..lanes).step_by(4) {

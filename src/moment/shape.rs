@@ -22,8 +22,7 @@ pub struct Shape {
 /// The pieces of a state's memory, in numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pieces {
-    /// Centre; lowest and highest value of every column; the largest squared norm; sums of even powers of the norms, and of
-    /// those that wait.
+    /// Centre; lowest and highest value of every column; the largest squared norm; sums of even powers of the norms.
     pub head: usize,
     /// Keys that wait.
     pub keys: usize,
@@ -64,7 +63,16 @@ impl Shape {
         self.value_dim.checked_add(1)
     }
 
-    /// Sums: `t (dv + 1)`, also the numbers that [`Frozen`](super::Frozen) takes. `None` where that does not fit.
+    /// Numbers of a [`Frozen`](super::Frozen): `t (dv + 1) + ceil(g / 2)`. `None` where that does not fit.
+    #[must_use]
+    pub const fn frozen_len(&self) -> Option<usize> {
+        match self.sums() {
+            Some(sums) => sums.checked_add(self.powers()),
+            None => None,
+        }
+    }
+
+    /// Sums: `t (dv + 1)`. `None` where that does not fit.
     #[must_use]
     pub const fn sums(&self) -> Option<usize> {
         match (self.features(), self.columns()) {
@@ -74,7 +82,7 @@ impl Shape {
     }
 
     /// Numbers of a state: `t (dv + 1)` sums, `block (d + dv + 1)` for the tokens that wait (`block (d + dv)` where dv is a
-    /// multiple of 16), and `d + 2 dv + 2 ceil(g / 2) + 3`.
+    /// multiple of 16), and `d + 2 dv + ceil(g / 2) + 1`.
     ///
     /// [`Error::Parameter`] unless the block is a multiple of 16 and not 0, [`Error::Overflow`] where no memory is so large.
     pub const fn len(&self) -> Result<usize, Error> {
@@ -132,7 +140,7 @@ impl Shape {
         };
         // A quarter of the address space for each: then no sum of four overflows.
         let head = self.dim.saturating_add(self.value_dim.saturating_mul(2));
-        let head = head.saturating_add(self.powers().saturating_mul(2)).saturating_add(1);
+        let head = head.saturating_add(self.powers()).saturating_add(1);
         let most = usize::MAX / 8 / size_of::<f32>();
         if sums > most || keys > most || values > most || head > most {
             return Err(Error::Overflow);
@@ -145,9 +153,9 @@ impl Shape {
         })
     }
 
-    /// Sums of even powers of the norms: `0, 2, ...` up to the degree, or one more.
+    /// Even powers of the norms that are summed: 2, 4, ... up to the degree, or one more.
     pub(super) const fn powers(&self) -> usize {
-        self.degree.div_ceil(2) + 1
+        self.degree.div_ceil(2)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::features::weights;
 use super::frozen::Frozen;
-use super::gather::{finite, rows, Frame};
 use super::summary::Summary;
-use super::waiting::Waiting;
+use super::waiting::{Frame, Waiting};
 use super::Shape;
 use crate::bound::sum_up;
 use crate::error::Error;
+use crate::kernels::{all_finite, widen};
 use crate::math;
 use crate::scratch::Scratch;
 use crate::simd::Isa;
@@ -44,7 +44,7 @@ pub struct Progress {
 /// let mut state = State::new(shape, &[0.0, 0.0], 2.0, &mut memory)?;
 /// state.push(MatRef::new(&[1.0, 0.0, 0.0, -1.0], 2, 2)?, MatRef::new(&[10.0, 20.0], 2, 1)?, &mut Scratch::new(&mut bytes))?;
 ///
-/// let mut weighted = vec![0.0; shape.sums().unwrap()];
+/// let mut weighted = vec![0.0; shape.frozen_len().unwrap()];
 /// let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes))?;
 /// let (isa, lanes) = (Isa::best(), lanes(Isa::best()));
 /// let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.work_need(isa).bytes()];
@@ -67,9 +67,9 @@ pub struct State<'a> {
     centre: &'a mut [f32],
     low: &'a mut [f32],
     high: &'a mut [f32],
-    /// The largest square of a norm.
+    /// The largest square of a norm, as far as settled.
     square: &'a mut f32,
-    /// Sums of powers 0, 1, ... of the squares, but of those that wait.
+    /// Sums of powers 1, 2, ... of the squares, as far as settled.
     powers: &'a mut [f32],
     sums: &'a mut [f32],
     waiting: Waiting<'a>,
@@ -90,12 +90,12 @@ impl<'a> State<'a> {
         if centre.len() != shape.dim {
             return Err(Error::Shape);
         }
-        if !finite(centre) {
+        if !centre.iter().all(|c| c.is_finite()) {
             return Err(Error::NonFinite);
         }
         let mut state = Self::open(shape, radius, Progress::default(), memory)?;
         state.reset();
-        state.centre.copy_from_slice(centre);
+        state.centre.iter_mut().zip(centre).for_each(|(to, &c)| *to = c);
         Ok(state)
     }
 
@@ -169,22 +169,6 @@ impl<'a> State<'a> {
         self.sums
     }
 
-    /// What is known of all tokens.
-    #[must_use]
-    pub fn summary(&self) -> Summary<'_> {
-        Summary {
-            shape: self.shape,
-            scale: self.scale,
-            count: self.count,
-            additions: self.additions.saturating_add(u64::from(self.waiting.len > 0)),
-            centre: self.centre,
-            low: self.low,
-            high: self.high,
-            square: *self.square,
-            powers: [self.powers, self.waiting.powers],
-        }
-    }
-
     /// Forgets all tokens.
     pub fn reset(&mut self) {
         (self.count, self.additions, *self.square) = (0, 0, 0.0);
@@ -201,14 +185,14 @@ impl<'a> State<'a> {
         if k.cols() != self.shape.dim {
             return 0;
         }
-        let mut first = 0;
-        while first < k.rows() {
-            let squares = frame.columns::<4>(k, first, |_| ());
-            let near = squares.iter().take_while(|&&square| square <= limit).count();
-            if near < 4 {
-                return k.rows().min(first + near);
+        for first in (0..k.rows()).step_by(16) {
+            let near = k.row_range(first..first + 16);
+            let squares = frame.squares(self.isa, near);
+            let near = squares.iter().take(near.rows()).take_while(|&&square| square <= limit);
+            let near = near.count();
+            if near < 16 {
+                return first + near;
             }
-            first += 4;
         }
         k.rows()
     }
@@ -238,19 +222,16 @@ impl<'a> State<'a> {
         scratch.check(self.shape.need())?;
         let count = self.count.checked_add(k.rows() as u64).ok_or(Error::Overflow)?;
         if self.leading(k) < k.rows() {
-            return Err(if (0..k.rows()).all(|i| finite(k.row(i))) {
-                Error::Range
-            } else {
-                Error::NonFinite
-            });
+            let finite = all_finite(self.isa, k);
+            return Err(if finite { Error::Range } else { Error::NonFinite });
         }
-        if !(0..v.rows()).all(|i| finite(v.row(i))) {
+        if !all_finite(self.isa, v) {
             return Err(Error::NonFinite);
         }
         if self.count == 0 && v.rows() > 0 {
             self.start_ranges(v.row(0), v.row(0));
         }
-        self.widen(v, v);
+        widen(self.isa, v, self.low, self.high);
         let mut parents: &mut [f32] = &mut [];
         let mut done = 0;
         while done < k.rows() {
@@ -260,10 +241,8 @@ impl<'a> State<'a> {
                 centre: self.centre,
                 inverse: 1.0 / self.scale,
             };
-            let (more, square) = self.waiting.add_rows(k, v, &frame);
-            *self.square = self.square.max(square);
+            done += self.waiting.add_rows(k, v, frame);
             self.settle_if_full(&mut parents, scratch)?;
-            done += more;
         }
         self.count = count;
         Ok(())
@@ -283,8 +262,10 @@ impl<'a> State<'a> {
         if self.count == 0 {
             self.start_ranges(other.low, other.high);
         } else if other.count > 0 {
-            let row = |x| MatRef::spanning(x, 1, self.shape.value_dim, self.shape.value_dim);
-            self.widen(row(other.low), row(other.high));
+            for row in [&*other.low, other.high] {
+                let row = MatRef::spanning(row, 1, self.shape.value_dim, self.shape.value_dim);
+                widen(self.isa, row, self.low, self.high);
+            }
         }
         self.sums
             .iter_mut()
@@ -312,10 +293,9 @@ impl<'a> State<'a> {
         if parents.is_empty() {
             *parents = scratch.take(self.shape.parent_room())?;
         }
+        let square = self.waiting.sum_powers(self.isa, parents, self.powers);
+        *self.square = self.square.max(square);
         self.waiting.sum(self.isa, parents, self.sums);
-        for (to, &sum) in self.powers.iter_mut().zip(self.waiting.powers.iter()) {
-            *to = sum_up(*to, sum);
-        }
         self.additions = self.additions.saturating_add(1);
         self.waiting.clear();
         Ok(())
@@ -323,49 +303,56 @@ impl<'a> State<'a> {
 
     /// The first ranges of the values.
     fn start_ranges(&mut self, low: &[f32], high: &[f32]) {
-        self.low.copy_from_slice(low);
-        self.high.copy_from_slice(high);
+        self.low.iter_mut().zip(low).for_each(|(to, &x)| *to = x);
+        self.high.iter_mut().zip(high).for_each(|(to, &x)| *to = x);
     }
 
-    /// Ranges that hold these rows as well.
-    fn widen(&mut self, low: MatRef<'_, f32>, high: MatRef<'_, f32>) {
-        for first in (0..low.rows()).step_by(4) {
-            let (Some(lows), Some(highs)) = (rows::<4>(low, first), rows::<4>(high, first)) else {
-                return;
-            };
-            for (c, (to_low, to_high)) in (0..low.cols()).zip(self.low.iter_mut().zip(self.high.iter_mut())) {
-                let least = lows.map(|row| row.get(c).copied().unwrap_or(*to_low));
-                let most = highs.map(|row| row.get(c).copied().unwrap_or(*to_high));
-                *to_low = least.into_iter().fold(*to_low, |a, b| if b < a { b } else { a });
-                *to_high = most.into_iter().fold(*to_high, |a, b| if b > a { b } else { a });
-            }
-        }
-    }
-
-    /// What queries read, in the first [`Shape::sums`] numbers of `memory`; what waits is summed for it once more.
+    /// What queries read, in the first [`Shape::frozen_len`] numbers of `memory`; what waits is summed for it once more.
     ///
     /// Cost: a pass over the sums, and the push of up to one block: a stream that asks after every token takes a small one.
     /// Errors, with nothing written: [`Error::Short`] for memory or scratch.
     pub fn freeze<'m>(&'m self, memory: &'m mut [f32], scratch: &mut Scratch<'_>) -> Result<Frozen<'m>, Error> {
         scratch.check(self.shape.need())?;
-        let memory = memory.get_mut(..self.sums.len()).ok_or(Error::Short)?;
-        memory.copy_from_slice(self.sums);
+        let memory = memory.split_at_mut_checked(self.sums.len());
+        let (sums, rest) = memory.ok_or(Error::Short)?;
+        let powers = rest.get_mut(..self.powers.len()).ok_or(Error::Short)?;
+        sums.iter_mut().zip(self.sums.iter()).for_each(|(to, &sum)| *to = sum);
+        powers
+            .iter_mut()
+            .zip(self.powers.iter())
+            .for_each(|(to, &sum)| *to = sum);
+        let (mut square, mut additions) = (*self.square, self.additions);
         if self.waiting.len > 0 {
-            let parents = scratch.scope().take(self.shape.parent_room())?;
-            self.waiting.sum(self.isa, parents, memory);
+            let mut scratch = scratch.scope();
+            let parents = scratch.take(self.shape.parent_room())?;
+            square = square.max(self.waiting.sum_powers(self.isa, parents, powers));
+            self.waiting.sum(self.isa, parents, sums);
+            additions = additions.saturating_add(1);
         }
-        let columns = self.shape.columns().unwrap_or(1);
         // A sum of ones stops at 2^24 times the block; the count does not.
-        let count = memory.get_mut(self.shape.value_dim);
+        let count = sums.get_mut(self.shape.value_dim);
         count.into_iter().for_each(|to| *to = math::nearest(self.count));
-        let factors = scratch.scope().take(self.shape.features().ok_or(Error::Overflow)?)?;
+        let mut scratch = scratch.scope();
+        let factors = scratch.take(self.shape.features().ok_or(Error::Overflow)?)?;
         weights(self.shape.dim, self.shape.degree, factors)?;
-        for (row, &weight) in memory.chunks_exact_mut(columns).zip(factors.iter()) {
+        let columns = self.shape.columns().unwrap_or(1).max(1);
+        for (row, &weight) in sums.chunks_exact_mut(columns).zip(factors.iter()) {
             row.iter_mut().for_each(|z| *z *= weight);
         }
+        let summary = Summary {
+            shape: self.shape,
+            scale: self.scale,
+            count: self.count,
+            additions,
+            centre: self.centre,
+            low: self.low,
+            high: self.high,
+            square,
+            powers,
+        };
         Ok(Frozen {
-            summary: self.summary(),
-            weighted: memory,
+            summary,
+            weighted: sums,
         })
     }
 }

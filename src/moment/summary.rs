@@ -5,7 +5,7 @@ use super::Shape;
 use crate::bound::{gamma, product_up, sum_up, up};
 use crate::math;
 
-/// All but the sums: read from a [`State`](super::State) or a [`Frozen`](super::Frozen).
+/// All but the sums: read from a [`Frozen`](super::Frozen).
 #[derive(Clone, Copy, Debug)]
 pub struct Summary<'a> {
     pub(super) shape: Shape,
@@ -17,8 +17,8 @@ pub struct Summary<'a> {
     pub(super) high: &'a [f32],
     /// Largest computed square of a norm.
     pub(super) square: f32,
-    /// Sums of its powers 0, 1, ...: settled, then waiting.
-    pub(super) powers: [&'a [f32]; 2],
+    /// Sums of the powers 1, 2, ... of the computed squares, rounded up.
+    pub(super) powers: &'a [f32],
 }
 
 impl<'a> Summary<'a> {
@@ -64,7 +64,7 @@ impl<'a> Summary<'a> {
         if self.count == 0 {
             return 0.0;
         }
-        product_up(up(math::sqrt(self.true_power(self.square, 1))), 1.0)
+        up(math::sqrt(up(self.true_power(self.square, 1) + f32::MIN_POSITIVE)))
     }
 
     /// At least the sum over the tokens of `||x||^power`, for powers up to the degree; infinity beyond.
@@ -92,8 +92,8 @@ impl<'a> Summary<'a> {
     }
 
     fn even(&self, half: usize) -> f32 {
-        let [settled, waiting] = self.powers.map(|sums| sums.get(half).copied().unwrap_or(f32::INFINITY));
-        self.true_power(sum_up(settled, waiting), half)
+        let sum = half.checked_sub(1).and_then(|at| self.powers.get(at));
+        self.true_power(sum.copied().unwrap_or(f32::INFINITY), half)
     }
 
     /// The `half`-th power of a square, or a sum of such, from computed squares to true ones: each has one rounding per

@@ -1,10 +1,10 @@
 //! Tokens that wait until their block is full.
 
-use super::gather::{rows, Frame};
+use super::gather::rows;
 use super::shape::{Pieces, Shape};
 use crate::bound::{gamma, product_up, sum_up, up};
 use crate::error::Error;
-use crate::kernels::{by_values, push_tokens, Tokens};
+use crate::kernels::{by_values, powers, push_tokens, squares, Tokens};
 use crate::simd::Isa;
 use crate::view::MatRef;
 
@@ -14,12 +14,26 @@ pub struct Waiting<'a> {
     shape: Shape,
     /// How many.
     pub len: usize,
-    /// Sums of powers 0, 1, ... of the squares of their norms, rounded up.
-    pub powers: &'a mut [f32],
     /// `[variable][token]`, zeros beyond `len`.
     keys: &'a mut [f32],
     /// As [`Tokens::values`].
     values: &'a mut [f32],
+}
+
+/// Where keys are seen from: `x = (k - centre) * inverse`.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    pub centre: &'a [f32],
+    pub inverse: f32,
+}
+
+impl Frame<'_> {
+    /// The squares of the norms of up to sixteen keys.
+    pub fn squares(&self, isa: Isa, k: MatRef<'_, f32>) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        squares(isa, k, self.centre, self.inverse, &mut out);
+        out
+    }
 }
 
 impl<'a> Waiting<'a> {
@@ -33,7 +47,6 @@ impl<'a> Waiting<'a> {
         Ok(Waiting {
             shape,
             len,
-            powers: next(shape.powers())?,
             keys: next(pieces.keys)?,
             values: next(pieces.values)?,
         })
@@ -42,76 +55,53 @@ impl<'a> Waiting<'a> {
     /// Nobody waits.
     pub fn clear(&mut self) {
         self.len = 0;
-        self.powers.fill(0.0);
         self.keys.fill(0.0);
         self.values.fill(0.0);
     }
 
-    /// The first rows that there is room for; returns how many that is, and the largest square of their norms.
-    pub fn add_rows(&mut self, k: MatRef<'_, f32>, v: MatRef<'_, f32>, frame: &Frame<'_>) -> (usize, f32) {
+    /// The first rows that there is room for; returns how many that is.
+    pub fn add_rows(&mut self, k: MatRef<'_, f32>, v: MatRef<'_, f32>, frame: Frame<'_>) -> usize {
         let count = k.rows().min(self.shape.block - self.len);
-        let (mut done, mut largest) = (0, 0.0f32);
-        while done < count {
-            let mut squares = [0.0; 16];
-            let start = done;
+        let mut row = 0;
+        while row < count {
             // Four at a time where four lie together.
-            while done < count && done - start < 16 {
-                let to = squares.get_mut(done - start..).unwrap_or_default();
-                done += match to.first_chunk_mut::<4>() {
-                    Some(to) if self.len.is_multiple_of(4) && count - done >= 4 => {
-                        *to = self.add_some(k, v, done, frame);
-                        4
-                    }
-                    _ => {
-                        let [square] = self.add_some::<1>(k, v, done, frame);
-                        to.iter_mut().take(1).for_each(|to| *to = square);
-                        1
-                    }
-                };
-            }
-            self.add_powers(&squares, done - start);
-            largest = squares
-                .iter()
-                .fold(largest, |largest, &x| if x > largest { x } else { largest });
+            row += if self.len.is_multiple_of(4) && count - row >= 4 {
+                self.add_some::<4>(k, v, row, frame)
+            } else {
+                self.add_some::<1>(k, v, row, frame)
+            };
         }
-        (count, largest)
+        count
     }
 
-    /// `N` rows from `first` on; returns the squares of their norms.
-    #[inline]
+    /// `N` rows from `first` on; returns `N`.
     fn add_some<const N: usize>(
         &mut self,
         k: MatRef<'_, f32>,
         v: MatRef<'_, f32>,
         first: usize,
-        frame: &Frame<'_>,
-    ) -> [f32; N] {
-        let (at, room) = (self.len, self.shape.block);
-        let mut keys = &mut *self.keys;
-        let squares = frame.columns::<N>(k, first, |x| {
-            let (row, rest) = core::mem::take(&mut keys)
-                .split_at_mut_checked(room)
-                .unwrap_or_default();
-            keys = rest;
-            row.get_mut(at..)
-                .and_then(|row| row.first_chunk_mut())
-                .into_iter()
-                .for_each(|to| *to = x);
-        });
-        if let Some(rows) = rows::<N>(v, first) {
-            self.add_values(rows);
+        frame: Frame<'_>,
+    ) -> usize {
+        let (Some(keys), Some(values)) = (rows::<N>(k, first), rows::<N>(v, first)) else {
+            return N;
+        };
+        let mut to = self.keys.get_mut(self.len..).unwrap_or_default();
+        for (variable, c) in (0..k.cols()).zip(frame.centre) {
+            let x = keys.map(|row| row.get(variable).map_or(0.0, |k| (k - c) * frame.inverse));
+            to.first_chunk_mut().into_iter().for_each(|to| *to = x);
+            to = to.get_mut(self.shape.block..).unwrap_or_default();
         }
-        squares
+        self.add_values(values);
+        N
     }
 
     /// The values of the next keys.
-    #[inline]
     fn add_values<const N: usize>(&mut self, rows: [&[f32]; N]) {
         let (dim, at) = (self.shape.value_dim, self.len);
         self.len += N;
         if by_values(dim) {
             let to = self.values.get_mut(at.wrapping_mul(dim)..).unwrap_or_default();
-            for (to, row) in to.chunks_exact_mut(dim).zip(rows) {
+            for (to, row) in to.chunks_exact_mut(dim.max(1)).zip(rows) {
                 to.iter_mut().zip(row).for_each(|(to, &x)| *to = x);
             }
             return;
@@ -128,16 +118,11 @@ impl<'a> Waiting<'a> {
 
     /// Token `i` of others of the same shape.
     pub fn add_token(&mut self, other: &Waiting<'_>, i: usize) {
-        let (dim, room) = (self.shape.value_dim, self.shape.block);
-        let mut square = 0.0;
+        let (dim, room) = (self.shape.value_dim, self.shape.block.max(1));
         for (to, from) in self.keys.chunks_exact_mut(room).zip(other.keys.chunks_exact(room)) {
             let x = from.get(i).copied().unwrap_or(0.0);
             to.get_mut(self.len).into_iter().for_each(|to| *to = x);
-            square += x * x;
         }
-        let mut squares = [0.0; 16];
-        squares.iter_mut().take(1).for_each(|to| *to = square);
-        self.add_powers(&squares, 1);
         let columns = if by_values(dim) { dim } else { dim + 1 };
         let lanes = if by_values(dim) { 1 } else { 16 };
         let place = |i: usize| {
@@ -157,25 +142,25 @@ impl<'a> Waiting<'a> {
         self.len += 1;
     }
 
-    /// Adds the powers 0, 1, ... of the first `count` squares, rounded up.
-    fn add_powers(&mut self, squares: &[f32; 16], count: usize) {
-        let mut powers = [0.0; 16];
-        powers.iter_mut().take(count).for_each(|power| *power = 1.0f32);
-        // Five additions, and a multiplication per power; what they lose to underflow is less than 2^-140.
-        let factor = up(1.0 + gamma(self.powers.len().saturating_add(6)));
-        for to in self.powers.iter_mut() {
-            let [a, b, c, d] = powers
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .fold([0.0; 4], |[a, b, c, d], [e, f, g, h]| [a + e, b + f, c + g, d + h]);
-            let sum = product_up((a + b) + (c + d), factor);
-            *to = sum_up(*to, sum_up(sum, f32::from_bits(1 << 9)));
-            powers
-                .iter_mut()
-                .zip(squares)
-                .for_each(|(power, square)| *power *= square);
+    /// Adds the powers of the squares of their norms to sums, rounded up; returns the largest square. `work` has rows to
+    /// spare.
+    pub fn sum_powers(&self, isa: Isa, work: &mut [f32], sums: &mut [f32]) -> f32 {
+        let block = self.shape.block.max(1);
+        let mut rows = work.chunks_exact_mut(block);
+        let (Some(squares), Some(products), Some(own)) = (rows.next(), rows.next(), rows.next()) else {
+            return f32::INFINITY;
+        };
+        // Powers that a row has no room for, of degrees beyond all reason, are unknown.
+        let own = own.get_mut(..sums.len().min(block)).unwrap_or_default();
+        let largest = powers(isa, self.keys, self.len, [squares, products], own);
+        let roundings = (block / 16).saturating_add(sums.len()).saturating_add(5);
+        let factor = up(1.0 + gamma(roundings));
+        for (i, to) in sums.iter_mut().enumerate() {
+            // What products lose to underflow is less than the smallest normal number, even for millions of tokens.
+            let more = own.get(i).map_or(f32::INFINITY, |&sum| product_up(sum, factor));
+            *to = sum_up(*to, sum_up(more, f32::MIN_POSITIVE));
         }
+        largest
     }
 
     /// Adds them to sums. `parents` is as long as [`Shape::need`] says.

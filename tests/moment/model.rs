@@ -1,7 +1,7 @@
 //! Tokens, a state over memory of its own, and the same in f64.
 
 use std::mem::MaybeUninit;
-use subquad::moment::{lanes, Answer, Progress, Shape, State, Work};
+use subquad::moment::{lanes, Answer, Progress, Shape, State, Summary, Work};
 use subquad::{Error, Isa, MatRef, Scratch};
 
 /// Numbers between -1 and 1, the same in every run.
@@ -152,13 +152,23 @@ impl Own {
         self.progress = state.progress();
     }
 
+    /// What is known of the tokens.
+    pub fn with_summary<T>(&mut self, f: impl FnOnce(Summary<'_>) -> T) -> T {
+        let shape = self.shape;
+        let mut bytes = scratch(shape.need().bytes());
+        let mut weighted = vec![f32::NAN; shape.frozen_len().unwrap()];
+        let state = self.state();
+        let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes)).unwrap();
+        f(frozen.summary())
+    }
+
     /// All queries, `block` at a time.
     pub fn ask(&mut self, p: &Problem, block: usize) -> Answers {
         let (isa, shape) = (self.isa, self.shape);
         let lanes = lanes(isa);
         let block = block.min(lanes);
         let mut bytes = scratch(shape.need().bytes());
-        let mut weighted = vec![f32::NAN; shape.sums().unwrap()];
+        let mut weighted = vec![f32::NAN; shape.frozen_len().unwrap()];
         let state = self.state();
         let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes)).unwrap();
         let mut bytes = scratch(shape.work_need(isa).bytes());

@@ -28,8 +28,9 @@ fn sizes() {
         assert_eq!(huge.features().is_none(), huge.degree > 0 && huge.dim > 1, "{huge:?}");
     }
     assert_eq!(Shape::new(1000, 1, 1000).need().checked_bytes(), None);
-    // t (dv + 1), block (d + dv + 1), d + 2 dv + 2 ceil(g / 2) + 3.
-    assert_eq!(shape.len(), Ok(10 * 3 + 16 * 6 + 3 + 4 + 5));
+    // t (dv + 1), block (d + dv + 1), d + 2 dv + ceil(g / 2) + 1.
+    assert_eq!(shape.len(), Ok(10 * 3 + 16 * 6 + 3 + 4 + 2));
+    assert_eq!(shape.frozen_len(), Some(10 * 3 + 1));
 }
 
 #[test]
@@ -153,7 +154,7 @@ fn questions() {
     own.push(&p, 0..20, 20).unwrap();
     let state = own.state();
     let mut bytes = scratch(p.shape.need().bytes());
-    let mut weighted = vec![0.0; 30];
+    let mut weighted = vec![0.0; 31];
     assert_eq!(
         state.freeze(&mut weighted[1..], &mut Scratch::new(&mut bytes)).err(),
         Some(Error::Short)

@@ -1,7 +1,7 @@
 //! Pushing, merging and asking.
 
 use super::model::{Answers, Own, Problem};
-use subquad::moment::Shape;
+use subquad::moment::{Shape, Summary};
 use subquad::Isa;
 
 fn shape(dim: usize, value_dim: usize, degree: usize, block: usize) -> Shape {
@@ -57,9 +57,11 @@ fn bits(a: &Answers) -> Vec<Vec<u32>> {
 
 /// Checks answers against f64; returns the largest part of the bound that was used.
 fn check(p: &Problem, own: &mut Own, answers: &Answers) -> f64 {
+    own.with_summary(|summary| used_of(p, answers, summary))
+}
+
+fn used_of(p: &Problem, answers: &Answers, summary: Summary<'_>) -> f64 {
     let columns = p.shape.value_dim + 1;
-    let state = own.state();
-    let summary = state.summary();
     let mut used = 0.0f64;
     for i in 0..p.queries {
         let exact = p.moments(i);
@@ -181,10 +183,8 @@ fn merged_parts_are_the_whole() {
             let (ours, theirs) = (merged.ask(&p, 3), whole.ask(&p, 3));
             check(&p, &mut merged, &ours);
             check(&p, &mut whole, &theirs);
-            let (merged, whole) = (merged.state(), whole.state());
-            let (ours, theirs) = (merged.summary(), whole.summary());
-            assert_eq!((ours.low(), ours.high()), (theirs.low(), theirs.high()));
-            assert_eq!(ours.reach(), theirs.reach());
+            let facts = |s: Summary<'_>| (s.low().to_vec(), s.high().to_vec(), s.reach(), s.count());
+            assert_eq!(merged.with_summary(facts), whole.with_summary(facts));
         }
     }
 }
@@ -234,8 +234,10 @@ fn the_summary_bounds_norms_and_ranges() {
     let p = Problem::new(shape(6, 3, 5, 32), 333, 1, 4);
     let mut own = Own::new(&p, Isa::best());
     own.push(&p, 0..333, 100).unwrap();
-    let state = own.state();
-    let summary = state.summary();
+    own.with_summary(|summary| check_summary(&p, summary));
+}
+
+fn check_summary(p: &Problem, summary: Summary<'_>) {
     assert_eq!((summary.scale(), summary.count()), (2.0, 333));
     let norms: Vec<f64> =
         p.k.chunks(6)
