@@ -141,7 +141,7 @@ impl Polynomial {
 
     /// The sizes of the state of a head.
     const fn moments(&self) -> moment::Shape {
-        moment::Shape::new(self.shape.dim, self.shape.value_dim, self.degree)
+        moment::Shape::new(self.shape.dim, self.shape.value_dim, self.degree).with_compensation()
     }
 
     /// The rules of exact attention that say the same.

@@ -21,7 +21,7 @@ use crate::simd::{dispatch, Emu, Isa, Simd};
 use crate::view::{MatMut, MatRef};
 pub(crate) use estimate::{roundings as estimate_roundings, Estimates, Keys, Polynomials};
 pub(crate) use gradient::{Span, Weighted};
-pub(crate) use moment_push::{by_values, Tokens, SPARE};
+pub(crate) use moment_push::{add_to, by_values, Tokens, SPARE};
 pub(crate) use moment_query::Queries;
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;

@@ -35,6 +35,8 @@ pub struct Tokens<'a> {
     pub parents: &'a mut [f32],
     /// `[monomial][value, then the count]`.
     pub sums: &'a mut [f32],
+    /// By how much they are too large, or nothing if that is not wanted.
+    pub lost: &'a mut [f32],
 }
 
 /// Rows beyond the parents that the kernel works in: the largest tile of monomials.
@@ -197,16 +199,10 @@ fn lane_tile<S: Simd<f32>, const MA: usize, const MC: usize, const KEEP: bool, c
         s.store16(s.sums16(&acc[1]), high);
     }
     let to = group.at.wrapping_mul(columns).wrapping_add(col);
-    for m in 0..MA {
-        let to = tokens.sums.get_mut(to.wrapping_add(m.wrapping_mul(columns))..);
-        let (Some(to), Some(sums)) = (
-            to.and_then(|to| to.first_chunk_mut::<MC>()),
-            sums.get(m * MC..).and_then(|sums| sums.first_chunk::<MC>()),
-        ) else {
-            return;
-        };
-        for c in 0..MC {
-            to[c] += sums[c];
+    for (m, row) in sums.chunks_exact(MC).take(MA).enumerate() {
+        let to = to.wrapping_add(m.wrapping_mul(columns));
+        for (c, &sum) in row.iter().enumerate() {
+            add_to(tokens.sums, tokens.lost, to.wrapping_add(c), sum);
         }
     }
 }
@@ -224,6 +220,21 @@ fn multiply<S: Simd<f32>>(s: S, mut a: S::V16, b: S::V16) -> S::V16 {
         *a = s.mul(*a, b);
     }
     a
+}
+
+/// `sums[at] += x`, and what that rounds off into `lost[at]`, if it is there (Kahan's summation).
+#[inline(always)]
+pub fn add_to(sums: &mut [f32], lost: &mut [f32], at: usize, x: f32) {
+    let Some(sum) = sums.get_mut(at) else { return };
+    match lost.get_mut(at) {
+        None => *sum += x,
+        Some(lost) => {
+            let more = x - *lost;
+            let total = *sum + more;
+            *lost = (total - *sum) - more;
+            *sum = total;
+        }
+    }
 }
 
 /// `a + b` in sixteen lanes.
@@ -288,9 +299,7 @@ fn make<S: Simd<f32>, const MA: usize>(s: S, tokens: &mut Tokens<'_>, group: &Gr
     let columns = tokens.value_dim + 1;
     let mut at = group.at.wrapping_mul(columns).wrapping_add(tokens.value_dim);
     for sum in sums.into_iter().take(group.len) {
-        if let Some(to) = tokens.sums.get_mut(at) {
-            *to += sum;
-        }
+        add_to(tokens.sums, tokens.lost, at, sum);
         at = at.wrapping_add(columns);
     }
 }
@@ -397,10 +406,29 @@ fn value_tile<S: Simd<f32>, const MA: usize, const NC: usize>(
         else {
             return;
         };
-        let mut sums = get::<S, NC>(s, row);
-        for n in 0..NC {
-            sums[n] = s.add(sums[n], acc[m][n]);
+        let sums = get::<S, NC>(s, row);
+        let start = to.wrapping_add(m.wrapping_mul(columns));
+        let lost = tokens
+            .lost
+            .get_mut(start..)
+            .and_then(|lost| lost.get_mut(..NC * S::LANES));
+        let mut total = sums;
+        match lost {
+            None => {
+                for n in 0..NC {
+                    total[n] = s.add(sums[n], acc[m][n]);
+                }
+            }
+            Some(lost) => {
+                let mut off = get::<S, NC>(s, lost);
+                for n in 0..NC {
+                    let more = s.sub(acc[m][n], off[n]);
+                    total[n] = s.add(sums[n], more);
+                    off[n] = s.sub(s.sub(total[n], sums[n]), more);
+                }
+                put(s, &off, lost);
+            }
         }
-        put(s, &sums, row);
+        put(s, &total, row);
     }
 }

@@ -9,6 +9,9 @@
 //!
 //! `|Z - true Z| <= gamma(sum_roundings) sum over tokens |x^alpha v|`.
 //!
+//! Compensated sums of n numbers are those of numbers that are off by `2 u + O(n u^2)` each (Kahan; Higham, section 4.3), for
+//! which 2 + 8 n u roundings stand.
+//!
 //! **The query.** Each of its j variables is scaled and rounded once; then there are j - 1 multiplications for the monomial,
 //! one for the weight (which is exact to degree 13, [`weights`](super::features::weights)), and one chain of multiply-adds
 //! over the `C(d + j - 1, j)` monomials of the degree. So against the true query
@@ -39,6 +42,12 @@ pub const fn sum_roundings(shape: Shape, additions: u64, degree: usize) -> usize
         shape.block
     } else {
         shape.block / 16
+    };
+    let additions = if shape.compensated {
+        // Two units, and of the second order what 8 n u stands for, then the correction, and the block that waits.
+        additions / (1 << 21) + 5
+    } else {
+        additions
     };
     let additions = if additions < usize::MAX as u64 {
         additions as usize

@@ -17,6 +17,9 @@ pub struct Shape {
     pub degree: usize,
     /// Tokens that are summed at once, a multiple of 16: until there are so many they wait in the state's memory.
     pub block: usize,
+    /// Whether what additions round off is kept beside the sums (Kahan's summation): their error does not grow with tokens
+    /// then, for `t (dv + 1)` numbers more.
+    pub compensated: bool,
 }
 
 /// The pieces of a state's memory, in numbers.
@@ -30,6 +33,8 @@ pub(super) struct Pieces {
     pub values: usize,
     /// Sums.
     pub sums: usize,
+    /// What they have lost.
+    pub lost: usize,
 }
 
 impl Shape {
@@ -44,7 +49,15 @@ impl Shape {
             value_dim,
             degree,
             block: Shape::BLOCK,
+            compensated: false,
         }
+    }
+
+    /// The same, [compensated](Shape::compensated).
+    #[must_use]
+    pub const fn with_compensation(mut self) -> Shape {
+        self.compensated = true;
+        self
     }
 
     /// Monomials, `t = C(d + g, g)`; `None` where that does not fit.
@@ -82,13 +95,13 @@ impl Shape {
     }
 
     /// Numbers of a state: `t (dv + 1)` sums, `block (d + dv + 1)` for the tokens that wait (`block (d + dv)` where dv is a
-    /// multiple of 16), and `d + 2 dv + ceil(g / 2) + 1`.
+    /// multiple of 16), and `d + 2 dv + ceil(g / 2) + 1`. Twice the sums where they are [compensated](Shape::compensated).
     ///
     /// [`Error::Parameter`] unless the block is a multiple of 16 and not 0, [`Error::Overflow`] where no memory is so large.
     pub const fn len(&self) -> Result<usize, Error> {
         match self.pieces() {
             Err(e) => Err(e),
-            Ok(p) => Ok(p.head + p.keys + p.values + p.sums),
+            Ok(p) => Ok(p.head + p.keys + p.values + p.sums + p.lost),
         }
     }
 
@@ -150,6 +163,7 @@ impl Shape {
             keys,
             values,
             sums,
+            lost: if self.compensated { sums } else { 0 },
         })
     }
 

@@ -7,7 +7,7 @@ use super::waiting::{Frame, Waiting};
 use super::Shape;
 use crate::bound::sum_up;
 use crate::error::Error;
-use crate::kernels::{all_finite, widen};
+use crate::kernels::{add_to, all_finite, widen};
 use crate::math;
 use crate::scratch::Scratch;
 use crate::simd::Isa;
@@ -72,6 +72,8 @@ pub struct State<'a> {
     /// Sums of powers 1, 2, ... of the squares, as far as settled.
     powers: &'a mut [f32],
     sums: &'a mut [f32],
+    /// By how much they are too large, if that is kept.
+    lost: &'a mut [f32],
     waiting: Waiting<'a>,
     count: u64,
     additions: u64,
@@ -134,6 +136,7 @@ impl<'a> State<'a> {
             square: next(1)?.first_mut().ok_or(Error::Short)?,
             powers: next(shape.powers())?,
             sums: next(pieces.sums)?,
+            lost: next(pieces.lost)?,
             waiting: Waiting::new(shape, pieces, waiting, next)?,
             count,
             additions,
@@ -173,7 +176,7 @@ impl<'a> State<'a> {
     pub fn reset(&mut self) {
         (self.count, self.additions, *self.square) = (0, 0, 0.0);
         self.waiting.clear();
-        for piece in [&mut *self.low, self.high, self.powers, self.sums] {
+        for piece in [&mut *self.low, self.high, self.powers, self.sums, self.lost] {
             piece.fill(0.0);
         }
     }
@@ -267,15 +270,17 @@ impl<'a> State<'a> {
                 widen(self.isa, row, self.low, self.high);
             }
         }
-        self.sums
-            .iter_mut()
-            .zip(other.sums.iter())
-            .for_each(|(to, sum)| *to += sum);
+        for (i, &sum) in other.sums.iter().enumerate() {
+            add_to(self.sums, self.lost, i, sum);
+        }
+        for (i, &lost) in other.lost.iter().enumerate() {
+            add_to(self.sums, self.lost, i, -lost);
+        }
         for (to, &sum) in self.powers.iter_mut().zip(other.powers.iter()) {
             *to = sum_up(*to, sum);
         }
         *self.square = self.square.max(*other.square);
-        self.additions = self.additions.max(other.additions).saturating_add(1);
+        self.additions = self.additions.max(other.additions).saturating_add(2);
         self.count = count;
         let mut parents: &mut [f32] = &mut [];
         for i in 0..other.waiting.len {
@@ -295,7 +300,7 @@ impl<'a> State<'a> {
         }
         let square = self.waiting.sum_powers(self.isa, parents, self.powers);
         *self.square = self.square.max(square);
-        self.waiting.sum(self.isa, parents, self.sums);
+        self.waiting.sum(self.isa, parents, self.sums, self.lost);
         self.additions = self.additions.saturating_add(1);
         self.waiting.clear();
         Ok(())
@@ -317,6 +322,7 @@ impl<'a> State<'a> {
         let (sums, rest) = memory.ok_or(Error::Short)?;
         let powers = rest.get_mut(..self.powers.len()).ok_or(Error::Short)?;
         sums.iter_mut().zip(self.sums.iter()).for_each(|(to, &sum)| *to = sum);
+        sums.iter_mut().zip(self.lost.iter()).for_each(|(to, lost)| *to -= lost);
         powers
             .iter_mut()
             .zip(self.powers.iter())
@@ -326,7 +332,7 @@ impl<'a> State<'a> {
             let mut scratch = scratch.scope();
             let parents = scratch.take(self.shape.parent_room())?;
             square = square.max(self.waiting.sum_powers(self.isa, parents, powers));
-            self.waiting.sum(self.isa, parents, sums);
+            self.waiting.sum(self.isa, parents, sums, &mut []);
             additions = additions.saturating_add(1);
         }
         // A sum of ones stops at 2^24 times the block; the count does not.

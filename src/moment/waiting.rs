@@ -163,13 +163,14 @@ impl<'a> Waiting<'a> {
         largest
     }
 
-    /// Adds them to sums. `parents` is as long as [`Shape::need`] says.
-    pub fn sum(&self, isa: Isa, parents: &mut [f32], sums: &mut [f32]) {
+    /// Adds them to sums, and what that rounds off to `lost`, if it is not empty. `parents` is as long as [`Shape::need`] says.
+    pub fn sum(&self, isa: Isa, parents: &mut [f32], sums: &mut [f32], lost: &mut [f32]) {
         let Shape {
             dim,
             value_dim,
             degree,
             block,
+            ..
         } = self.shape;
         let mut tokens = Tokens {
             dim,
@@ -181,6 +182,7 @@ impl<'a> Waiting<'a> {
             values: self.values,
             parents,
             sums,
+            lost,
         };
         push_tokens(isa, &mut tokens);
     }

@@ -1,8 +1,8 @@
 //! Pushing, merging and asking.
 
 use super::model::{Answers, Own, Problem};
-use subquad::moment::{Shape, Summary};
-use subquad::Isa;
+use subquad::moment::{Shape, State, Summary};
+use subquad::{Isa, MatRef, Scratch};
 
 fn shape(dim: usize, value_dim: usize, degree: usize, block: usize) -> Shape {
     Shape {
@@ -10,6 +10,8 @@ fn shape(dim: usize, value_dim: usize, degree: usize, block: usize) -> Shape {
         value_dim,
         degree,
         block,
+        // Both ways of adding.
+        compensated: (dim + degree) % 2 == 0,
     }
 }
 
@@ -264,4 +266,36 @@ fn check_summary(p: &Problem, summary: Summary<'_>) {
         assert_eq!(summary.low()[c], column().fold(f32::INFINITY, f32::min));
         assert_eq!(summary.high()[c], column().fold(f32::NEG_INFINITY, f32::max));
     }
+}
+
+#[test]
+fn compensated_sums_do_not_drift() {
+    // A million times 0.1, sixteen at a time.
+    let off = |compensated| {
+        let shape = Shape {
+            compensated,
+            ..shape(1, 1, 1, 16)
+        };
+        let mut memory = vec![0.0; shape.len().unwrap()];
+        let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.need().bytes()];
+        let mut state = State::new(shape, &[0.0], 1.0, &mut memory).unwrap();
+        let (k, v) = (vec![0.0f32; 1 << 14], vec![0.1f32; 1 << 14]);
+        for _ in 0..64 {
+            let (k, v) = (
+                MatRef::new(&k, 1 << 14, 1).unwrap(),
+                MatRef::new(&v, 1 << 14, 1).unwrap(),
+            );
+            state.push(k, v, &mut Scratch::new(&mut bytes)).unwrap();
+        }
+        let mut weighted = vec![0.0; shape.frozen_len().unwrap()];
+        let frozen = state.freeze(&mut weighted, &mut Scratch::new(&mut bytes)).unwrap();
+        let truth = f64::from(0.1f32) * f64::from(1 << 20);
+        let error = (f64::from(state.sums()[0]) - truth).abs() / truth;
+        let promise = f64::from(frozen.summary().error(0, 1.0, 0.1)) / truth;
+        assert!(error <= promise);
+        (error, promise)
+    };
+    let (plain, compensated) = (off(false), off(true));
+    assert!(plain.0 > 1e-5 && compensated.0 < 1e-7, "{plain:?} {compensated:?}");
+    assert!(plain.1 > 1e-3 && compensated.1 < 1e-6, "{plain:?} {compensated:?}");
 }

@@ -43,7 +43,7 @@ impl<'p, 's> Head<'p, 's> {
     /// The pieces that live as long as the head, then the larger of what its steps take.
     pub(super) const fn need(plan: &Polynomial) -> Need {
         let (shape, moments) = (plan.shape, plan.moments());
-        let sums = match moments.sums() {
+        let sums = match moments.frozen_len() {
             Some(n) => n,
             None => usize::MAX,
         };
@@ -97,7 +97,7 @@ impl<'p, 's> Head<'p, 's> {
             range: keys::range(v),
             centre,
             memory: scratch.take(plan.state_len())?,
-            weighted: scratch.take(moments.sums().ok_or(Error::Overflow)?)?,
+            weighted: scratch.take(moments.frozen_len().ok_or(Error::Overflow)?)?,
             rows: scratch.take(CHUNK.saturating_mul(Partial::width(shape.value_dim)))?,
             queries: scratch.take(CHUNK.saturating_mul(shape.dim))?,
             places: scratch.take(CHUNK)?,
