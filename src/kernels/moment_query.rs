@@ -59,15 +59,21 @@ pub fn query<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
 /// The width that takes the least steps, the two that make a monomial included.
 #[inline(always)]
 fn wide<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
-    let cost = |width: usize| (of.columns.div_ceil(width) * (width + 1), width);
-    let widths = [13, 9, 5, 2, 1].into_iter().filter(|&width| width <= of.columns);
-    match widths.map(cost).min() {
+    let n = of.columns;
+    let costs = [cost::<13>(n), cost::<9>(n), cost::<5>(n), cost::<2>(n)];
+    match costs.into_iter().flatten().min() {
         Some((_, 13)) => columns::<S, 2, 13>(s, of),
         Some((_, 9)) => columns::<S, 2, 9>(s, of),
         Some((_, 5)) => columns::<S, 2, 5>(s, of),
         Some((_, 2)) => columns::<S, 2, 2>(s, of),
         _ => columns::<S, 2, 1>(s, of),
     }
+}
+
+/// Steps for all columns, `WIDTH` at a time, if there are so many; and the width.
+#[inline(always)]
+fn cost<const WIDTH: usize>(columns: usize) -> Option<(usize, usize)> {
+    (columns >= WIDTH).then(|| (columns.div_ceil(WIDTH) * (WIDTH + 1), WIDTH))
 }
 
 /// All columns, `NC` at a time; the last tile moves back, and finds again what is there already.
