@@ -7,7 +7,7 @@
 // As in `tile`: index loops over small arrays of vectors read like the formula.
 #![allow(clippy::needless_range_loop)]
 
-use super::monomials::{next_degree, products, runs, Products};
+use super::monomials::{next_degree, products_of_degree, runs, Products};
 use super::tile::{get, put, query_vectors};
 use crate::simd::Simd;
 use core::ops::Range;
@@ -101,18 +101,17 @@ fn tile<S: Simd<f32>, const NQ: usize, const NC: usize, const FIRST: bool>(s: S,
         }
     }
     finish::<S, NQ, NC>(s, of, 0, col, &mut acc);
-    let mut products = products(of.dim, of.degree);
-    let (mut at, mut len) = (1, 1);
+    let (mut below, mut at, mut len) = (0, 1, 1);
     for degree in 1..=of.degree {
         len = next_degree(of.dim, degree, len);
-        let range = at..at + len;
+        let (range, products) = (at..at + len, products_of_degree(of.dim, degree, below, at));
         match (FIRST, degree == of.degree) {
-            (true, false) => sweep::<S, NQ, NC, MAKE_AND_KEEP>(s, of, range, &mut products, col, &mut acc),
-            (_, true) => sweep::<S, NQ, NC, MAKE>(s, of, range, &mut products, col, &mut acc),
-            (false, false) => sweep::<S, NQ, NC, READ>(s, of, range, &mut products, col, &mut acc),
+            (true, false) => sweep::<S, NQ, NC, MAKE_AND_KEEP>(s, of, range, products, col, &mut acc),
+            (_, true) => sweep::<S, NQ, NC, MAKE>(s, of, range, products, col, &mut acc),
+            (false, false) => sweep::<S, NQ, NC, READ>(s, of, range, products, col, &mut acc),
         }
         finish::<S, NQ, NC>(s, of, degree, col, &mut acc);
-        at += len;
+        (below, at) = (at, at + len);
     }
 }
 
@@ -143,7 +142,7 @@ fn sweep<S: Simd<f32>, const NQ: usize, const NC: usize, const MODE: u8>(
     s: S,
     of: &mut Queries<'_>,
     range: Range<usize>,
-    products: &mut Products,
+    mut products: Products,
     col: usize,
     acc: &mut [[S::V; NQ]; NC],
 ) {

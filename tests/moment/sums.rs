@@ -163,6 +163,7 @@ fn merged_parts_are_the_whole() {
         let p = Problem::new(shape(d, dv, g, block), 400, 3, n as u64);
         let mut whole = Own::new(&p, Isa::best());
         whole.push(&p, 0..400, 400).unwrap();
+        assert_eq!(whole.state().sums()[dv], (400 / block * block) as f32);
         for cuts in [
             vec![0, 400],
             vec![123, 400],
