@@ -109,7 +109,7 @@ fn main() {
             let p = Problem::new(dim, degree);
             let shape = p.shape;
             let lanes = lanes(isa);
-            let mut state = vec![0.0; shape.len().unwrap()];
+            let mut state = vec![0.0; shape.state_len().unwrap()];
             let mut bytes = memory(shape.need());
             let progress = p.push(isa, &mut state, &mut bytes);
             let mut other = state.clone();

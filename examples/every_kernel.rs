@@ -132,7 +132,7 @@ fn moments(isa: Isa, value_dim: usize) -> Result<Vec<f32>, Error> {
         numbers(QUERIES * dim, 14),
     );
     let shape = moment::Shape::new(dim, value_dim, degree);
-    let mut memory = vec![0.0; shape.len()?];
+    let mut memory = vec![0.0; shape.state_len()?];
     let mut bytes = vec![MaybeUninit::uninit(); shape.need().bytes()];
     let mut state = moment::State::new(shape, &[0.25; 5], 4.0, &mut memory)?.with_isa(isa);
     let (k, v) = (MatRef::new(&k, KEYS, dim)?, MatRef::new(&v, KEYS, value_dim)?);

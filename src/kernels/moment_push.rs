@@ -12,6 +12,7 @@
 
 use super::monomials::{groups, Group};
 use super::tile::{get, put};
+use crate::math::nearest;
 use crate::simd::Simd;
 
 /// A block of tokens, and where their sums go.
@@ -250,6 +251,9 @@ fn add<S: Simd<f32>>(s: S, mut a: S::V16, b: S::V16) -> S::V16 {
 #[inline(always)]
 fn push_values<S: Simd<f32>>(s: S, tokens: &mut Tokens<'_>) {
     value_tiles::<S, 1, 1>(s, tokens, &Group::ONE);
+    let count = nearest(tokens.count as u64);
+    let to = tokens.sums.get_mut(tokens.value_dim);
+    to.into_iter().for_each(|to| *to += count);
     if const { S::REGISTERS >= 32 } {
         match tokens.value_dim / S::LANES {
             4.. => push_groups::<S, 6, 4>(s, tokens),

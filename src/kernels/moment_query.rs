@@ -7,7 +7,7 @@
 // As in `tile`: index loops over small arrays of vectors read like the formula.
 #![allow(clippy::needless_range_loop)]
 
-use super::monomials::{next_degree, products, runs, Products};
+use super::monomials::{next_degree, products_of_degree, runs, Products};
 use super::tile::{get, put, query_vectors};
 use crate::simd::Simd;
 use core::ops::Range;
@@ -59,15 +59,21 @@ pub fn query<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
 /// The width that takes the least steps, the two that make a monomial included.
 #[inline(always)]
 fn wide<S: Simd<f32>>(s: S, of: &mut Queries<'_>) {
-    let cost = |width: usize| (of.columns.div_ceil(width) * (width + 1), width);
-    let widths = [13, 9, 5, 2, 1].into_iter().filter(|&width| width <= of.columns);
-    match widths.map(cost).min() {
+    let n = of.columns;
+    let costs = [cost::<13>(n), cost::<9>(n), cost::<5>(n), cost::<2>(n)];
+    match costs.into_iter().flatten().min() {
         Some((_, 13)) => columns::<S, 2, 13>(s, of),
         Some((_, 9)) => columns::<S, 2, 9>(s, of),
         Some((_, 5)) => columns::<S, 2, 5>(s, of),
         Some((_, 2)) => columns::<S, 2, 2>(s, of),
         _ => columns::<S, 2, 1>(s, of),
     }
+}
+
+/// Steps for all columns, `WIDTH` at a time, if there are so many; and the width.
+#[inline(always)]
+fn cost<const WIDTH: usize>(columns: usize) -> Option<(usize, usize)> {
+    (columns >= WIDTH).then(|| (columns.div_ceil(WIDTH) * (WIDTH + 1), WIDTH))
 }
 
 /// All columns, `NC` at a time; the last tile moves back, and finds again what is there already.
@@ -95,18 +101,17 @@ fn tile<S: Simd<f32>, const NQ: usize, const NC: usize, const FIRST: bool>(s: S,
         }
     }
     finish::<S, NQ, NC>(s, of, 0, col, &mut acc);
-    let mut products = products(of.dim, of.degree);
-    let (mut at, mut len) = (1, 1);
+    let (mut below, mut at, mut len) = (0, 1, 1);
     for degree in 1..=of.degree {
         len = next_degree(of.dim, degree, len);
-        let range = at..at + len;
+        let (range, products) = (at..at + len, products_of_degree(of.dim, degree, below, at));
         match (FIRST, degree == of.degree) {
-            (true, false) => sweep::<S, NQ, NC, MAKE_AND_KEEP>(s, of, range, &mut products, col, &mut acc),
-            (_, true) => sweep::<S, NQ, NC, MAKE>(s, of, range, &mut products, col, &mut acc),
-            (false, false) => sweep::<S, NQ, NC, READ>(s, of, range, &mut products, col, &mut acc),
+            (true, false) => sweep::<S, NQ, NC, MAKE_AND_KEEP>(s, of, range, products, col, &mut acc),
+            (_, true) => sweep::<S, NQ, NC, MAKE>(s, of, range, products, col, &mut acc),
+            (false, false) => sweep::<S, NQ, NC, READ>(s, of, range, products, col, &mut acc),
         }
         finish::<S, NQ, NC>(s, of, degree, col, &mut acc);
-        at += len;
+        (below, at) = (at, at + len);
     }
 }
 
@@ -137,7 +142,7 @@ fn sweep<S: Simd<f32>, const NQ: usize, const NC: usize, const MODE: u8>(
     s: S,
     of: &mut Queries<'_>,
     range: Range<usize>,
-    products: &mut Products,
+    mut products: Products,
     col: usize,
     acc: &mut [[S::V; NQ]; NC],
 ) {

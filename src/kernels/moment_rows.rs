@@ -64,10 +64,10 @@ pub fn squares<S: Simd<f32>>(s: S, k: MatRef<'_, f32>, centre: &[f32], inverse: 
     let inverse = s.splat(inverse);
     for (n, c) in centre.chunks(16).enumerate() {
         let (columns, c) = (k.col_range(16 * n..k.cols()), load_part16(s, c));
-        for i in 0..16 {
+        for (i, sum) in sums.iter_mut().enumerate() {
             let k = load_part16(s, columns.row(i));
             let parts = k.as_ref().iter().zip(c.as_ref());
-            for (sum, (&k, &c)) in sums[i].as_mut().iter_mut().zip(parts) {
+            for (sum, (&k, &c)) in sum.as_mut().iter_mut().zip(parts) {
                 let x = s.mul(s.sub(k, c), inverse);
                 *sum = s.add(*sum, s.mul(x, x));
             }

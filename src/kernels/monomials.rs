@@ -157,7 +157,28 @@ pub struct Products {
 /// All products in order.
 #[inline(always)]
 pub const fn products(dim: usize, degree: usize) -> Products {
-    let runs = runs(dim, degree);
+    over(runs(dim, degree))
+}
+
+/// The products of degree `degree`, which begins at `at`, from those of the degree below, which begins at `below`.
+#[inline(always)]
+pub const fn products_of_degree(dim: usize, degree: usize, below: usize, at: usize) -> Products {
+    over(Runs {
+        dim,
+        last: degree,
+        start: at,
+        next: Run {
+            degree,
+            variable: 0,
+            parent: below,
+            at,
+            len: 1,
+        },
+    })
+}
+
+#[inline(always)]
+const fn over(runs: Runs) -> Products {
     Products {
         run: Run { len: 0, ..runs.next },
         runs,
@@ -273,6 +294,21 @@ mod tests {
             assert_eq!(Some(all.len()), count(dim, degree));
             let (n, distinct) = (all.len(), std::collections::BTreeSet::from_iter(all));
             assert_eq!(distinct.len(), n);
+        }
+    }
+
+    #[test]
+    fn degrees_one_by_one_are_all() {
+        for (dim, degree) in [(1, 9), (2, 5), (4, 3), (9, 2), (3, 1)] {
+            let all: Vec<_> = products(dim, degree).map(|p| (p.parent, p.variable)).collect();
+            let (mut one_by_one, mut below, mut at, mut len) = (Vec::new(), 0, 1, 1);
+            for degree in 1..=degree {
+                len = next_degree(dim, degree, len);
+                let degree = products_of_degree(dim, degree, below, at);
+                one_by_one.extend(degree.map(|p| (p.parent, p.variable)));
+                (below, at) = (at, at + len);
+            }
+            assert_eq!(one_by_one, all);
         }
     }
 

@@ -98,7 +98,7 @@ impl Shape {
     /// multiple of 16), and `d + 2 dv + ceil(g / 2) + 1`. Twice the sums where they are [compensated](Shape::compensated).
     ///
     /// [`Error::Parameter`] unless the block is a multiple of 16 and not 0, [`Error::Overflow`] where no memory is so large.
-    pub const fn len(&self) -> Result<usize, Error> {
+    pub const fn state_len(&self) -> Result<usize, Error> {
         match self.pieces() {
             Err(e) => Err(e),
             Ok(p) => Ok(p.head + p.keys + p.values + p.sums + p.lost),

@@ -39,7 +39,7 @@ pub struct Progress {
 /// use subquad::{Isa, MatRef, Scratch};
 /// # fn main() -> Result<(), subquad::Error> {
 /// let shape = Shape { block: 16, ..Shape::new(2, 1, 2) };
-/// let mut memory = vec![0.0; shape.len()?];
+/// let mut memory = vec![0.0; shape.state_len()?];
 /// let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.need().bytes()];
 /// let mut state = State::new(shape, &[0.0, 0.0], 2.0, &mut memory)?;
 /// state.push(MatRef::new(&[1.0, 0.0, 0.0, -1.0], 2, 2)?, MatRef::new(&[10.0, 20.0], 2, 1)?, &mut Scratch::new(&mut bytes))?;
@@ -83,9 +83,9 @@ pub struct State<'a> {
 const RADII: core::ops::RangeInclusive<f32> = f32::from_bits((127 - 60) << 23)..=f32::from_bits((127 + 60) << 23);
 
 impl<'a> State<'a> {
-    /// An empty state in the first [`Shape::len`] numbers of `memory`.
+    /// An empty state in the first [`Shape::state_len`] numbers of `memory`.
     ///
-    /// Errors, with nothing written: those of [`Shape::len`], [`Error::Short`], [`Error::Shape`] if the centre has not one
+    /// Errors, with nothing written: those of [`Shape::state_len`], [`Error::Short`], [`Error::Shape`] if the centre has not one
     /// number per column of the keys, [`Error::NonFinite`] for the centre, [`Error::Parameter`] unless the radius is from
     /// 2^-60 to 2^60.
     pub fn new(shape: Shape, centre: &[f32], radius: f32, memory: &'a mut [f32]) -> Result<Self, Error> {

@@ -19,10 +19,10 @@ fn polynomials_of_inner_products_are_inner_products() {
                 monomials(&x[dim..], degree, &mut k).unwrap();
                 weights(dim, degree, &mut w).unwrap();
                 let (mut sum, mut size) = (0.0, 0.0);
-                for j in 0..=degree {
+                for (j, p) in p.iter().enumerate() {
                     let end = offset(dim, j + 1).unwrap();
                     for a in offset(dim, j).unwrap()..end {
-                        let term = f64::from(p[j]) * f64::from(w[a]) * f64::from(q[a]) * f64::from(k[a]);
+                        let term = f64::from(*p) * f64::from(w[a]) * f64::from(q[a]) * f64::from(k[a]);
                         (sum, size) = (sum + term, size + term.abs());
                     }
                 }

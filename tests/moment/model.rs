@@ -115,7 +115,7 @@ pub struct Answers {
 
 impl Own {
     pub fn new(p: &Problem, isa: Isa) -> Own {
-        let mut memory = vec![f32::NAN; p.shape.len().unwrap()];
+        let mut memory = vec![f32::NAN; p.shape.state_len().unwrap()];
         State::new(p.shape, &p.centre, p.radius, &mut memory).unwrap();
         Own {
             isa,

@@ -16,7 +16,7 @@ fn problem() -> Problem {
 fn sizes() {
     let shape = problem().shape;
     for block in [0, 1, 8, 17] {
-        assert_eq!(Shape { block, ..shape }.len(), Err(Error::Parameter));
+        assert_eq!(Shape { block, ..shape }.state_len(), Err(Error::Parameter));
     }
     for huge in [
         Shape::new(1000, 1, 1000),
@@ -24,19 +24,19 @@ fn sizes() {
         Shape::new(usize::MAX, 1, 0),
         Shape::new(0, 0, usize::MAX),
     ] {
-        assert_eq!(huge.len(), Err(Error::Overflow), "{huge:?}");
+        assert_eq!(huge.state_len(), Err(Error::Overflow), "{huge:?}");
         assert_eq!(huge.features().is_none(), huge.degree > 0 && huge.dim > 1, "{huge:?}");
     }
     assert_eq!(Shape::new(1000, 1, 1000).need().checked_bytes(), None);
     // t (dv + 1), block (d + dv + 1), d + 2 dv + ceil(g / 2) + 1.
-    assert_eq!(shape.len(), Ok(10 * 3 + 16 * 6 + 3 + 4 + 2));
+    assert_eq!(shape.state_len(), Ok(10 * 3 + 16 * 6 + 3 + 4 + 2));
     assert_eq!(shape.frozen_len(), Some(10 * 3 + 1));
 }
 
 #[test]
 fn states() {
     let p = problem();
-    let len = p.shape.len().unwrap();
+    let len = p.shape.state_len().unwrap();
     let mut memory = vec![1.0; len];
     let mut new = |centre: &[f32], radius, len: usize| State::new(p.shape, centre, radius, &mut memory[..len]).err();
     assert_eq!(new(&[0.0; 2], 1.0, len), Some(Error::Shape));
@@ -109,7 +109,7 @@ fn other_states() {
     let before = own.memory.clone();
     let mut bytes = scratch(p.shape.need().bytes());
     let other = |shape: Shape, centre: &[f32], radius: f32| {
-        let mut memory = vec![0.0; shape.len().unwrap()];
+        let mut memory = vec![0.0; shape.state_len().unwrap()];
         State::new(shape, centre, radius, &mut memory).unwrap();
         Own {
             isa: Isa::best(),

@@ -165,6 +165,7 @@ fn merged_parts_are_the_whole() {
         let p = Problem::new(shape(d, dv, g, block), 400, 3, n as u64);
         let mut whole = Own::new(&p, Isa::best());
         whole.push(&p, 0..400, 400).unwrap();
+        assert_eq!(whole.state().sums()[dv], (400 / block * block) as f32);
         for cuts in [
             vec![0, 400],
             vec![123, 400],
@@ -197,7 +198,7 @@ fn a_cube_has_the_moments_of_its_corners() {
     let d = 5;
     let corners = 1 << d;
     let k: Vec<f32> = (0..corners * d)
-        .map(|i| if i / d >> (i % d) & 1 == 1 { 1.0 } else { -1.0 })
+        .map(|i| if ((i / d) >> (i % d)) & 1 == 1 { 1.0 } else { -1.0 })
         .collect();
     let p = Problem {
         v: k.clone(),
@@ -224,9 +225,9 @@ fn a_cube_has_the_moments_of_its_corners() {
             [column(0, d), column(0, 0), column(1, d), column(2, 1), column(3, d)],
             [n, 0.0, 0.0, 0.0, 0.0]
         );
-        for c in 0..d {
-            assert!((column(1, c) - n * q[c]).abs() < 1e-5 * n);
-            assert!((column(3, c) - n * (3.0 * q[c] * q2 - 2.0 * q[c].powi(3))).abs() < 1e-5 * n);
+        for (c, q) in q.iter().enumerate() {
+            assert!((column(1, c) - n * q).abs() < 1e-5 * n);
+            assert!((column(3, c) - n * (3.0 * q * q2 - 2.0 * q.powi(3))).abs() < 1e-5 * n);
         }
     }
 }
