@@ -75,7 +75,7 @@ impl Polynomial {
             tolerance: f32::INFINITY,
             isa: None,
         };
-        match (shape.check(), plan.moments().len()) {
+        match (shape.check(), plan.moments().state_len()) {
             (Err(e), _) | (Ok(()), Err(e)) => Err(e),
             (Ok(()), Ok(_)) => Ok(plan),
         }
@@ -127,7 +127,7 @@ impl Polynomial {
     /// Numbers of the state: what is left of the keys, `t (value_dim + 1)` and a block of tokens.
     #[must_use]
     pub const fn state_len(&self) -> usize {
-        match self.moments().len() {
+        match self.moments().state_len() {
             Ok(len) => len,
             Err(_) => usize::MAX,
         }

@@ -277,7 +277,7 @@ fn compensated_sums_do_not_drift() {
             compensated,
             ..shape(1, 1, 1, 16)
         };
-        let mut memory = vec![0.0; shape.len().unwrap()];
+        let mut memory = vec![0.0; shape.state_len().unwrap()];
         let mut bytes = vec![core::mem::MaybeUninit::uninit(); shape.need().bytes()];
         let mut state = State::new(shape, &[0.0], 1.0, &mut memory).unwrap();
         let (k, v) = (vec![0.0f32; 1 << 14], vec![0.1f32; 1 << 14]);
