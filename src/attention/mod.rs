@@ -8,6 +8,7 @@
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
 //! | [`Cache`] | keys and values that arrive one by one, in fewer bits: appended, evicted, paged, saved |
+//! | [`Rotary`] | rotary position embedding: of queries, and of keys as they are appended |
 //! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
 //! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Rounding`] | how far rounding can put their results off |
@@ -31,6 +32,7 @@ mod outputs;
 mod parallel;
 mod partial;
 mod reach;
+mod rotary;
 mod rules;
 mod shape;
 mod slots;
@@ -45,6 +47,7 @@ pub use gradient::{Gradient, Gradients, Upstream};
 pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
+pub use rotary::{Pairing, Positions, Rotary};
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
 pub use split::Share;

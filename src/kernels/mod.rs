@@ -4,6 +4,7 @@ mod elementary;
 mod gradient;
 mod normalize;
 mod reduce;
+mod rotary;
 mod row;
 mod softmax;
 mod stored;
@@ -89,6 +90,11 @@ dispatch! {
     ///
     /// Relative error of an entry: `(|x - max| + ln n + ceil(n / 16) + 10) 2^-24` to first order.
     pub fn softmax(row: &mut [f32]) = normalize::softmax;
+    /// Turns each pair `(x[i], y[i])` by the angle of `cos[i]` and `sin[i]`, over the shortest length: the same bits on every
+    /// back end. NaN is canonical.
+    pub fn turn_halves(x: &mut [f32], y: &mut [f32], cos: &[f32], sin: &[f32]) = rotary::turn_halves;
+    /// As [`turn_halves`], for the pairs `(row[2 i], row[2 i + 1])`.
+    pub fn turn_neighbours(row: &mut [f32], cos: &[f32], sin: &[f32]) = rotary::turn_neighbours;
     /// `tile[key][lane] = sum over c of q_t[c][lane] * k[key][c]`, in the order of c.
     pub(crate) fn scores(q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) = tile::scores;
     /// Soft-cap of every score.
