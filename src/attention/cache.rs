@@ -1,7 +1,9 @@
 //! Keys and values that arrive one after the other: kept in the caller's memory, in fewer bits, with a bound.
 
+mod append;
 mod saved;
 mod store;
+mod turned;
 
 pub use store::Store;
 
@@ -16,7 +18,7 @@ use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::view::TensorRef;
-use core::ops::Range;
+use turned::Turner;
 
 /// The sizes of a [`Cache`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ pub struct Cache<'a> {
     values: Store<'a>,
     pages: Option<Pages<'a>>,
     sliding: bool,
+    turner: Option<Turner<'a>>,
     progress: Progress,
 }
 
@@ -155,6 +158,7 @@ impl<'a> Cache<'a> {
             values,
             pages,
             sliding: false,
+            turner: None,
             progress: Progress::start(shape.capacity),
         })
     }
@@ -265,54 +269,6 @@ impl<'a> Cache<'a> {
         self.progress = Progress::start(self.shape.capacity);
     }
 
-    /// Appends `(1, heads, n, dim)` keys and `(1, heads, n, value_dim)` values, and returns their positions.
-    ///
-    /// Errors, with nothing written: [`Error::Shape`], [`Error::Full`], [`Error::NonFinite`], and [`Error::Range`] for a
-    /// number that is too large for the format.
-    pub fn append(&mut self, k: TensorRef<'_, f32>, v: TensorRef<'_, f32>) -> Result<Range<u64>, Error> {
-        let CacheShape {
-            heads,
-            dim,
-            value_dim,
-            capacity,
-            ..
-        } = self.shape;
-        let n = k.rows();
-        let shape = |t: &TensorRef<'_, f32>| (t.batch(), t.heads(), t.rows(), t.cols());
-        if shape(&k) != (1, heads, n, dim) || shape(&v) != (1, heads, n, value_dim) {
-            return Err(Error::Shape);
-        }
-        let Progress { next, .. } = self.progress;
-        let end = next.checked_add(n as u64).ok_or(Error::Overflow)?;
-        if !self.sliding && n > capacity - self.len() {
-            return Err(Error::Full);
-        }
-        for (head, row) in (0..heads).flat_map(|head| (0..n).map(move |row| (head, row))) {
-            self.keys.check(k.matrix(0, head).row(row))?;
-            self.values.check(v.matrix(0, head).row(row))?;
-        }
-        for row in 0..n {
-            self.push(|head| (k.matrix(0, head).row(row), v.matrix(0, head).row(row)));
-        }
-        Ok(next..end)
-    }
-
-    /// Stores the next key and value of every head; the oldest goes if there is no room.
-    fn push<'r>(&mut self, rows: impl Fn(usize) -> (&'r [f32], &'r [f32])) {
-        if self.len() == self.shape.capacity {
-            self.progress.first = self.oldest() + 1;
-        }
-        let at = self.row_of(self.progress.next);
-        for head in 0..self.shape.heads {
-            let (k, v) = rows(head);
-            let at = self.place_of(at, head);
-            let [key, _] = self.keys.write(at, k);
-            let [_, value] = self.values.write(at, v);
-            self.progress.loss = self.progress.loss.or(Loss { key, value });
-        }
-        self.progress.next += 1;
-    }
-
     /// The row of the ring that a position has.
     fn row_of(&self, position: u64) -> usize {
         let CacheShape { capacity, kept, .. } = self.shape;
@@ -365,7 +321,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Runs a plan made for this many keys; otherwise [`Error::Shape`]. With a bound, it is about the keys and values as
-    /// they were appended.
+    /// they were appended; keys that are turned are turned in real numbers there.
     pub fn attend(
         &self,
         plan: &Decode<'_>,

@@ -65,7 +65,8 @@ use super::rules::At;
 use super::slots::Sequence;
 use crate::bound::{gamma, product_up, sum_up, Bound, UNIT};
 use crate::view::Format;
-use scores::{largest_key_norm, largest_norm, Scores};
+pub(super) use scores::largest_norm;
+use scores::{largest_key_norm, Scores};
 
 /// Where a kernel adds, and so how many roundings a term meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

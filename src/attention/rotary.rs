@@ -1,13 +1,14 @@
 //! Rotary position embedding: rows turned by angles that grow with their position, so that a score of a query and a key
 //! depends on how far apart they are.
 
+use super::certificate::largest_norm;
 use crate::bound::{product_up, sum_up, UNIT};
 use crate::error::Error;
 use crate::kernels;
 use crate::math::nearest;
 use crate::math::turn::Frequencies;
 use crate::simd::Isa;
-use crate::view::TensorMut;
+use crate::view::{MatRef, TensorMut};
 
 /// Which columns form a pair that is turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +225,32 @@ impl Rotary {
         }
     }
 
+    /// Whether `fits` takes all numbers of a turned row, some at a time; only the stack is written.
+    pub(super) fn check(
+        &self,
+        row: &[f32],
+        position: u64,
+        fits: impl Fn(&[f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut frequencies = self.frequencies;
+        let [mut x, mut y, mut cos, mut sin] = [[0.0; PAIRS]; 4];
+        for first in (0..self.pairs()).step_by(PAIRS) {
+            frequencies.angles(position, &mut cos, &mut sin);
+            for (i, (x, y)) in (first..).zip(x.iter_mut().zip(&mut y)) {
+                let [a, b] = match self.pairing {
+                    _ if i >= self.pairs() => [usize::MAX; 2],
+                    Pairing::Halves => [i, i + self.pairs()],
+                    Pairing::Neighbours => [2 * i, 2 * i + 1],
+                };
+                [*x, *y] = [a, b].map(|column| row.get(column).map_or(0.0, |&x| x));
+            }
+            kernels::turn_halves(self.isa(), &mut x, &mut y, &cos, &sin);
+            fits(&x)?;
+            fits(&y)?;
+        }
+        fits(row.get(self.rotary_dim..).unwrap_or(&[]))
+    }
+
     /// How far a row that was turned is from the one that real numbers would give: at most this times the Euclidean norm of
     /// its first `rotary_dim` columns, and `rotary_dim * 2^-149` for underflow.
     ///
@@ -241,5 +268,28 @@ impl Rotary {
             sum_up(nearest(self.pairs() as u64), 0.0),
         );
         sum_up(4.5 * UNIT, product_up(steps, PER_PAIR))
+    }
+
+    /// At least the distance of `row`, turned at a position, from the one that real numbers would give. The same on every
+    /// machine.
+    pub(super) fn distance(&self, row: &[f32], position: u64) -> f32 {
+        let row = row.get(..self.rotary_dim).unwrap_or(row);
+        let norm = MatRef::new(row, 1, row.len()).map_or(f32::INFINITY, |row| largest_norm(Isa::best().strict(), row));
+        let underflow = product_up(nearest(self.rotary_dim as u64), f32::from_bits(1));
+        sum_up(product_up(norm, self.relative_error(position)), underflow)
+    }
+
+    /// All that its results depend on besides `dim`: `rotary_dim`, pairing (1 or 2), and the bits of base and scale.
+    pub(super) const fn numbers(&self) -> [u32; 4] {
+        let pairing = match self.pairing {
+            Pairing::Halves => 1,
+            Pairing::Neighbours => 2,
+        };
+        [
+            self.rotary_dim as u32,
+            pairing,
+            self.base.to_bits(),
+            self.scale.to_bits(),
+        ]
     }
 }

@@ -2,6 +2,7 @@
 
 mod heads;
 mod memory;
+mod rotary;
 mod saved;
 mod soak;
 

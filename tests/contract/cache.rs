@@ -35,7 +35,7 @@ const VALUE_DIM: usize = 3;
 const CAPACITY: usize = 6;
 const KEYS: usize = 4;
 /// Head, rows of five and twelve bytes and a scale each, checksum.
-const SAVED: usize = 88 + KEYS * HEADS * (DIM + 4 + 4 * VALUE_DIM) + 4;
+const SAVED: usize = 104 + KEYS * HEADS * (DIM + 4 + 4 * VALUE_DIM) + 4;
 
 fn good(m: &Memory) -> Args {
     let cache = subquad_cache {

@@ -62,11 +62,7 @@ impl Store<'_> {
 
     /// Whether a row can be stored: [`Error::NonFinite`], or [`Error::Range`] where the format ends before a number.
     pub(super) fn check(&self, row: &[f32]) -> Result<(), Error> {
-        // Stays 0 while everything is finite.
-        let strange = row.iter().fold(0.0f32, |sum, x| sum + x * 0.0);
-        if strange != 0.0 {
-            return Err(Error::NonFinite);
-        }
+        finite(row)?;
         let fits = match self {
             Store::F32(_) | Store::I8(..) => true,
             Store::F16(_) => row.iter().all(|&x| f16_from_f32(x) & 0x7fff < 0x7c00),
@@ -112,6 +108,17 @@ impl Store<'_> {
             }
         }
         error.bounds()
+    }
+}
+
+/// [`Error::NonFinite`] if some number is not finite.
+pub(super) fn finite(row: &[f32]) -> Result<(), Error> {
+    // Stays 0 while everything is.
+    let strange = row.iter().fold(0.0f32, |sum, x| sum + x * 0.0);
+    if strange == 0.0 {
+        Ok(())
+    } else {
+        Err(Error::NonFinite)
     }
 }
 

@@ -133,7 +133,7 @@ impl Scores {
 }
 
 /// At least the largest Euclidean norm of a row; infinite where some number is not finite or too large to square.
-pub(super) fn largest_norm(isa: Isa, rows: MatRef<'_, f32>) -> f32 {
+pub(in crate::attention) fn largest_norm(isa: Isa, rows: MatRef<'_, f32>) -> f32 {
     norm(largest_square(isa, &RowsMat::F32(rows)), rows.cols())
 }
 
