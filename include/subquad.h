@@ -240,6 +240,16 @@
 #define SUBQUAD_STAGE_SOFTMAX 3
 
 /**
+ * Column i is turned with column i + rotary_dim / 2.
+ */
+#define SUBQUAD_PAIRING_HALVES 0
+
+/**
+ * Column 2 i is turned with column 2 i + 1.
+ */
+#define SUBQUAD_PAIRING_NEIGHBOURS 1
+
+/**
  * Numbers as they are.
  */
 #define SUBQUAD_FORMAT_F32 0
@@ -634,6 +644,36 @@ typedef struct subquad_gradients {
 } subquad_gradients;
 
 /**
+ * How rows are turned: pair i of the first rotary_dim columns by position / position_scale * base^(-2 i / rotary_dim)
+ * radians, (x, y) into (x cos - y sin, x sin + y cos). The columns behind stay as they are. All zero: not at all.
+ *
+ * A row has the same bits on every machine, and is off by at most 4.5 * 2^-24 + position * rotary_dim * 2^-60 of the
+ * Euclidean norm of its first rotary_dim columns.
+ */
+typedef struct subquad_rotary {
+    /**
+     * Columns that are turned: even, at most those of a row; 0: all of them. Otherwise SUBQUAD_E_SHAPE.
+     */
+    size_t rotary_dim;
+    /**
+     * Finite and above 1, or SUBQUAD_E_PARAMETER; 10000 as a rule. 0: rows are not turned.
+     */
+    float base;
+    /**
+     * Positions are divided by it. Finite and not below 1, or SUBQUAD_E_PARAMETER; 0 means 1.
+     */
+    float position_scale;
+    /**
+     * SUBQUAD_PAIRING_...; unknown: SUBQUAD_E_PARAMETER.
+     */
+    int32_t pairing;
+    /**
+     * Back end, SUBQUAD_ISA_...; 0: the best of this machine. One that is not there: SUBQUAD_E_UNSUPPORTED.
+     */
+    int32_t isa;
+} subquad_rotary;
+
+/**
  * A sequence's keys and values in the caller's memory, appended one after the other: sizes, memory, and how far it has
  * come. Plain data: begin with zeros and set the first two parts; copy it where you like; nothing has to be freed.
  *
@@ -705,6 +745,16 @@ typedef struct subquad_cache {
      */
     size_t pages;
     /**
+     * Turns each key by its position when it is appended. Queries are compared with it as they are: turn them first, with
+     * subquad_rotary_apply; the position of the key that was appended last is next - 1. All zero: keys stay as they are.
+     */
+    struct subquad_rotary rotary;
+    /**
+     * Room for a turned key and its angles, dim + rotary_dim floats that mean nothing between calls; not read if the base is
+     * 0.
+     */
+    float *rotary_room;
+    /**
      * Written by the library: keys appended since the beginning, the position of the next.
      */
     uint64_t next;
@@ -717,7 +767,8 @@ typedef struct subquad_cache {
      */
     size_t turned;
     /**
-     * Written by the library: the largest Euclidean distance of a stored key from what was appended.
+     * Written by the library: the largest Euclidean distance of a stored key from what was appended, turned in
+     * real numbers.
      */
     float key_loss;
     /**
@@ -1093,14 +1144,31 @@ int32_t subquad_attention_gradient_need(const struct subquad_attention *rules,
                                         size_t *bytes);
 
 /**
+ * Turns rows in place: row r of batch entry b, in all heads, by positions[b * rows + r], or by first + r if `positions` is
+ * null. What is not finite spoils its pair, and NaN is canonical.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE,
+ * SUBQUAD_E_OVERFLOW (of a size, or of first + rows), SUBQUAD_E_OVERLAP, SUBQUAD_E_PARAMETER (a base of 0 too: there is
+ * nothing to do), SUBQUAD_E_UNSUPPORTED.
+ *
+ * # Safety
+ * `rows` is as subquad_tensor_mut says, `positions` null or batch * rows long, and nobody else uses the rows.
+ */
+int32_t subquad_rotary_apply(struct subquad_rotary rotary,
+                             struct subquad_tensor_mut rows,
+                             const uint64_t *positions,
+                             uint64_t first);
+
+/**
  * Appends keys (1 x heads x n x dim) and values (1 x heads x n x value_dim) behind those that are there, rounded to the
  * formats of the cache; what that loses goes into the bound of subquad_cache_attend.
  *
  * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE, SUBQUAD_E_OVERFLOW,
  * SUBQUAD_E_OVERLAP (of the cache, its memory, and k or v), SUBQUAD_E_PARAMETER (an unknown format, more keys kept than
- * there is room for, no room to slide in, a block of 0, a loss below 0), SUBQUAD_E_RANGE (the table names a page that is
- * not there, or a number is too large for the format), SUBQUAD_E_MISMATCH (no cache of this shape comes to these
- * positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE. Where several apply it is one of them.
+ * there is room for, no room to slide in, a block of 0, a loss below 0, or as subquad_rotary says), SUBQUAD_E_RANGE (the
+ * table names a page that is not there, or a number is too large for the format, turned or not), SUBQUAD_E_MISMATCH (no
+ * cache of this shape comes to these positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE, SUBQUAD_E_UNSUPPORTED. Where several
+ * apply it is one of them.
  *
  * # Safety
  * Every pointer reaches as far as the sizes beside it say, and nobody else uses the cache during the call.
@@ -1133,7 +1201,8 @@ int32_t subquad_cache_length(const struct subquad_cache *cache, size_t *keys);
  *
  * `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
  * sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
- * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
+ * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended, and keys that are
+ * turned are turned in real numbers there.
  *
  * `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
  * subquad_cache_append.
@@ -1186,7 +1255,7 @@ int32_t subquad_cache_save_need(const struct subquad_cache *cache, size_t *bytes
  * others. All `size` bytes are one saved cache.
  *
  * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_CORRUPT if a byte is wrong, missing or too many,
- * SUBQUAD_E_MISMATCH for another shape or other formats, SUBQUAD_E_FULL for more keys than there is room for,
+ * SUBQUAD_E_MISMATCH for another shape, other formats or another rotary, SUBQUAD_E_FULL for more keys than there is room for,
  * SUBQUAD_E_NON_FINITE for numbers that no cache takes, and the errors of subquad_cache_append.
  *
  * # Safety

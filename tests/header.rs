@@ -22,6 +22,7 @@ fn generated() -> String {
         "bound",
         "tasks",
         "gradient",
+        "rotary",
         "cache",
         "head",
         "kernels",

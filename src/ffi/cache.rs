@@ -3,7 +3,7 @@
 mod open;
 
 use super::{apart, give, info, optional, scratch, slice, slice_mut, status, Extent};
-use super::{subquad_attention, subquad_outputs, subquad_report, subquad_tensor};
+use super::{subquad_attention, subquad_outputs, subquad_report, subquad_rotary, subquad_tensor};
 use crate::attention::{Cache, CacheShape, Decode, Offset, Outputs, Rules, Shape};
 use crate::error::Error;
 use crate::scratch::Scratch;
@@ -60,13 +60,20 @@ pub struct subquad_cache {
     pub block: usize,
     /// Pages in memory.
     pub pages: usize,
+    /// Turns each key by its position when it is appended. Queries are compared with it as they are: turn them first, with
+    /// subquad_rotary_apply; the position of the key that was appended last is next - 1. All zero: keys stay as they are.
+    pub rotary: subquad_rotary,
+    /// Room for a turned key and its angles, dim + rotary_dim floats that mean nothing between calls; not read if the base is
+    /// 0.
+    pub rotary_room: *mut f32,
     /// Written by the library: keys appended since the beginning, the position of the next.
     pub next: u64,
     /// Written by the library: position of the oldest key that may go.
     pub first: u64,
     /// Written by the library: the capacity so far. Until the ring is full it may grow: a longer table, a larger capacity.
     pub turned: usize,
-    /// Written by the library: the largest Euclidean distance of a stored key from what was appended.
+    /// Written by the library: the largest Euclidean distance of a stored key from what was appended, turned in
+    /// real numbers.
     pub key_loss: f32,
     /// Written by the library: the largest difference of a number of a stored value from what was appended.
     pub value_loss: f32,
@@ -77,9 +84,10 @@ pub struct subquad_cache {
 ///
 /// Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE, SUBQUAD_E_OVERFLOW,
 /// SUBQUAD_E_OVERLAP (of the cache, its memory, and k or v), SUBQUAD_E_PARAMETER (an unknown format, more keys kept than
-/// there is room for, no room to slide in, a block of 0, a loss below 0), SUBQUAD_E_RANGE (the table names a page that is
-/// not there, or a number is too large for the format), SUBQUAD_E_MISMATCH (no cache of this shape comes to these
-/// positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE. Where several apply it is one of them.
+/// there is room for, no room to slide in, a block of 0, a loss below 0, or as subquad_rotary says), SUBQUAD_E_RANGE (the
+/// table names a page that is not there, or a number is too large for the format, turned or not), SUBQUAD_E_MISMATCH (no
+/// cache of this shape comes to these positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE, SUBQUAD_E_UNSUPPORTED. Where several
+/// apply it is one of them.
 ///
 /// # Safety
 /// Every pointer reaches as far as the sizes beside it say, and nobody else uses the cache during the call.
@@ -140,7 +148,8 @@ pub unsafe extern "C" fn subquad_cache_length(cache: *const subquad_cache, keys:
 ///
 /// `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
 /// sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
-/// not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
+/// not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended, and keys that are
+/// turned are turned in real numbers there.
 ///
 /// `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
 /// subquad_cache_append.
@@ -253,7 +262,7 @@ pub unsafe extern "C" fn subquad_cache_save_need(cache: *const subquad_cache, by
 /// others. All `size` bytes are one saved cache.
 ///
 /// Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_CORRUPT if a byte is wrong, missing or too many,
-/// SUBQUAD_E_MISMATCH for another shape or other formats, SUBQUAD_E_FULL for more keys than there is room for,
+/// SUBQUAD_E_MISMATCH for another shape, other formats or another rotary, SUBQUAD_E_FULL for more keys than there is room for,
 /// SUBQUAD_E_NON_FINITE for numbers that no cache takes, and the errors of subquad_cache_append.
 ///
 /// # Safety
