@@ -5,6 +5,7 @@
 
 use std::mem::MaybeUninit;
 use subquad::attention::{Decode, Exact, Gradient, Gradients, Outputs, Rules, Stage, Upstream};
+use subquad::attention::{Pairing, Positions, Rotary};
 use subquad::{half, kernels, Error, Isa, MatMut, MatRef, RowsRef, Scratch, TensorMut, TensorRef};
 
 const QUERIES: usize = 9;
@@ -26,6 +27,16 @@ fn elementary(isa: Isa, x: &[f32]) -> Vec<f32> {
     y.push(kernels::dot(isa, x, x));
     y.push(kernels::dot_f64(isa, &wide, &wide) as f32);
     y
+}
+
+/// Rows turned by their positions, in both pairings.
+fn rotary(isa: Isa) -> Result<Vec<f32>, Error> {
+    let mut rows = numbers(KEYS * DIM, 12);
+    for pairing in [Pairing::Halves, Pairing::Neighbours] {
+        let rotary = Rotary::new(DIM, DIM - 1, 10_000.0)?.with_pairing(pairing).with_isa(isa);
+        rotary.apply(MatMut::new(&mut rows, KEYS, DIM)?.into(), Positions::From(1 << 20))?;
+    }
+    Ok(rows)
 }
 
 fn attention(isa: Isa, rules: Rules<'_>, exact: bool) -> Result<Vec<f32>, Error> {
@@ -127,6 +138,7 @@ fn main() -> Result<(), Error> {
     let limited = Rules::new().with_causal().with_cap(3.0);
     for isa in Isa::all() {
         let mut results = elementary(isa, &numbers(1000, 4));
+        results.append(&mut rotary(isa)?);
         for exact in [true, false] {
             for rules in [Rules::new(), limited] {
                 results.append(&mut attention(isa, rules, exact)?);
