@@ -23,6 +23,7 @@ fn generated() -> String {
         "tasks",
         "gradient",
         "cache",
+        "cache/attend",
         "head",
         "kernels",
     ] {

@@ -34,6 +34,7 @@ mod reach;
 mod rules;
 mod shape;
 mod slots;
+mod source;
 mod split;
 
 pub use cache::{Cache, CacheShape, Progress, Store};
