@@ -8,7 +8,9 @@ pub use store::Store;
 
 use super::certificate::Loss;
 use super::slots::Pages;
+use crate::bound::{product_up, UNIT};
 use crate::error::Error;
+use crate::math;
 use crate::view::TensorRef;
 use core::ops::Range;
 
@@ -217,6 +219,20 @@ impl<'a> Cache<'a> {
     #[must_use]
     pub const fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// What storing has lost, over the rows that are there: at most the loss so far, and of integers at most what their
+    /// scales leave room for, so that the bound forgets what was evicted. Cost: a look at every scale.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        let Loss { key, value } = self.progress.loss;
+        let [keys, values] = [&self.keys, &self.values].map(|store| store.most_lost(self.places()));
+        // The distance of rows whose numbers are all that far apart.
+        let length = product_up(math::sqrt(self.shape.dim as f32), 1.0 + 4.0 * UNIT);
+        Loss {
+            key: key.min(product_up(keys, length)),
+            value: value.min(values),
+        }
     }
 
     /// The sizes.

@@ -73,6 +73,42 @@ fn a_ring_has_the_bits_of_plain_memory() {
 }
 
 #[test]
+fn a_bound_forgets_the_loss_of_rows_that_went() {
+    let s = CacheShape {
+        capacity: 20,
+        kept: 0,
+        ..SHAPE
+    };
+    let (q, n) = (noise(10, 3 * s.dim), 20);
+    let (k, v) = (noise(11, n * s.dim), noise(12, n * s.value_dim));
+    let loud = |x: &[f32], cols: usize| -> Vec<f32> { x[..cols].iter().map(|x| 100.0 * x).collect() };
+    let mut rooms = Rooms::new([Format::I8; 2], s);
+    let mut cache = rooms.cache(s).with_sliding().unwrap();
+    append(&mut cache, &loud(&k, s.dim), &loud(&v, s.value_dim)).unwrap();
+    append(&mut cache, &k[s.dim..], &v[s.value_dim..]).unwrap();
+    let before = cache.loss();
+    assert_eq!(before, cache.progress().loss);
+    append(&mut cache, &k[..s.dim], &v[..s.value_dim]).unwrap();
+    let after = cache.loss();
+    assert_eq!(before, cache.progress().loss);
+    assert!(after.key < before.key / 30.0 && after.value < before.value / 80.0);
+    // What those rows have really lost, in a cache that has seen no others.
+    let mut rooms = Rooms::new([Format::I8; 2], s);
+    let mut fresh = rooms.cache(s);
+    append(&mut fresh, &k[s.dim..], &v[s.value_dim..]).unwrap();
+    append(&mut fresh, &k[..s.dim], &v[..s.value_dim]).unwrap();
+    let least = fresh.progress().loss;
+    assert!(after.key >= least.key && after.value >= least.value);
+    assert!(after.key < 2.0 * least.key && after.value < 1.1 * least.value);
+    for call in [attend, forward] {
+        let [old, new] = [&cache, &fresh].map(|cache| call(cache, Isa::best(), &q));
+        assert_eq!(old.out, new.out);
+        let (old, new) = (old.report.bound.value, new.report.bound.value);
+        assert!(new <= old && old < 2.0 * new, "{old:e} after eviction, {new:e} without");
+    }
+}
+
+#[test]
 fn pages_have_the_bits_of_one_piece() {
     let s = CacheShape {
         heads: 2,

@@ -44,7 +44,7 @@ impl Cache<'_> {
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
         let shape = self.call_of(&q)?;
-        plan.attend(shape, || self.progress.loss, self.sequences()?, q, outputs, scratch)
+        plan.attend(shape, || self.loss(), self.sequences()?, q, outputs, scratch)
     }
 
     /// As [`attend`](Cache::attend), with a plan for many queries and the scratch of [`Exact::need_rows`].
@@ -56,7 +56,7 @@ impl Cache<'_> {
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
         let shape = self.call_of(&q)?;
-        plan.attend(shape, || self.progress.loss, self.sequences()?, q, outputs, scratch)
+        plan.attend(shape, || self.loss(), self.sequences()?, q, outputs, scratch)
     }
 
     fn call_of(&self, q: &TensorRef<'_, f32>) -> Result<Shape, Error> {
