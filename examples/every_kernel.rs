@@ -70,7 +70,7 @@ fn attention(isa: Isa, rules: Rules<'_>, exact: bool) -> Result<Vec<f32>, Error>
     Ok(out)
 }
 
-/// One query against keys and values in each format.
+/// One query against keys and values in each format, by both plans.
 fn stored(isa: Isa) -> Result<Vec<f32>, Error> {
     let (q, x) = (numbers(DIM, 5), numbers(KEYS * DIM, 6));
     let f16: Vec<u16> = x.iter().map(|&x| half::f16_from_f32(x)).collect();
@@ -84,16 +84,21 @@ fn stored(isa: Isa) -> Result<Vec<f32>, Error> {
         RowsRef::i8(TensorRef::new(&i8, shape)?, TensorRef::new(&scales, [1, 1, 1, KEYS])?)?,
     ];
     let (q, f32) = (MatRef::new(&q, 1, DIM)?, MatRef::new(&x, KEYS, DIM)?);
-    let plan = Decode::for_views(q, f32, f32)?.with_isa(isa);
-    let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+    let few = Decode::for_views(q, f32, f32)?.with_isa(isa);
+    let many = Exact::for_views(q, f32, f32)?.with_isa(isa);
+    let mut work = vec![MaybeUninit::uninit(); few.need().or(many.need_rows()).bytes()];
     let mut results = Vec::new();
-    for rows in formats {
+    for (rows, exact) in formats.into_iter().flat_map(|rows| [(rows, false), (rows, true)]) {
         let mut out = vec![0.0; DIM];
         let outputs = Outputs {
             out: Some(MatMut::new(&mut out, 1, DIM)?.into()),
             ..Outputs::default()
         };
-        let report = plan.run_rows(q.into(), rows, rows, outputs, &mut Scratch::new(&mut work))?;
+        let mut scratch = Scratch::new(&mut work);
+        let report = match exact {
+            true => many.run_rows(q.into(), rows, rows, outputs, &mut scratch)?,
+            false => few.run_rows(q.into(), rows, rows, outputs, &mut scratch)?,
+        };
         assert_eq!(report.non_finite_rows, 0);
         results.append(&mut out);
     }

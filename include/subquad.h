@@ -1196,42 +1196,6 @@ int32_t subquad_cache_evict(struct subquad_cache *cache,
 int32_t subquad_cache_length(const struct subquad_cache *cache, size_t *keys);
 
 /**
- * Attention of new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in the
- * order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
- *
- * `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
- * sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
- * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended, and keys that are
- * turned are turned in real numbers there.
- *
- * `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
- * subquad_cache_append.
- *
- * # Safety
- * As for subquad_attention_decode and subquad_cache_append.
- */
-int32_t subquad_cache_attend(const struct subquad_cache *cache,
-                             const struct subquad_attention *rules,
-                             struct subquad_tensor q,
-                             struct subquad_outputs outputs,
-                             int32_t want_bound,
-                             void *work,
-                             size_t work_size,
-                             struct subquad_report *report);
-
-/**
- * Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
- * for subquad_cache_append.
- *
- * # Safety
- * As for subquad_cache_append; `bytes` points to a size_t.
- */
-int32_t subquad_cache_attend_need(const struct subquad_cache *cache,
-                                  size_t query_heads,
-                                  size_t queries,
-                                  size_t *bytes);
-
-/**
  * Writes the cache to `to`, as many bytes as subquad_cache_save_need says (SUBQUAD_E_SHORT if `size` is less): keys in the
  * order of their positions, neither ring nor pages, little endian, with a checksum. Errors as for subquad_cache_append.
  *
@@ -1264,6 +1228,75 @@ int32_t subquad_cache_save_need(const struct subquad_cache *cache, size_t *bytes
 int32_t subquad_cache_load(struct subquad_cache *cache,
                            const void *from,
                            size_t size);
+
+/**
+ * Attention of a few new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in
+ * the order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
+ *
+ * `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
+ * sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
+ * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
+ *
+ * `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
+ * subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_attention_decode and subquad_cache_append.
+ */
+int32_t subquad_cache_attend(const struct subquad_cache *cache,
+                             const struct subquad_attention *rules,
+                             struct subquad_tensor q,
+                             struct subquad_outputs outputs,
+                             int32_t want_bound,
+                             void *work,
+                             size_t work_size,
+                             struct subquad_report *report);
+
+/**
+ * As subquad_cache_attend, for many queries, as of a prompt: the bits of subquad_attention_forward over the same keys as
+ * f32 in plain memory. Keys and values are turned into f32 a run at a time, once for a block of queries.
+ *
+ * `work` is scratch as subquad_cache_forward_need says.
+ *
+ * # Safety
+ * As for subquad_cache_attend.
+ */
+int32_t subquad_cache_forward(const struct subquad_cache *cache,
+                              const struct subquad_attention *rules,
+                              struct subquad_tensor q,
+                              struct subquad_outputs outputs,
+                              int32_t want_bound,
+                              void *work,
+                              size_t work_size,
+                              struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
+ * for subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `bytes` points to a size_t.
+ */
+int32_t subquad_cache_attend_need(const struct subquad_cache *cache,
+                                  size_t query_heads,
+                                  size_t queries,
+                                  size_t *bytes);
+
+/**
+ * Bytes of scratch that subquad_cache_forward takes now for these rules and so many query heads and queries, written to
+ * `bytes`; with `want_scores` not 0, for a call that writes scores. Exact for the back end that `rules` force, or the best
+ * one of this machine. Errors as for subquad_cache_forward.
+ *
+ * # Safety
+ * As for subquad_cache_append; every pointer in the rules reaches as far as subquad_cache_forward reads, and `bytes`
+ * points to a size_t.
+ */
+int32_t subquad_cache_forward_need(const struct subquad_cache *cache,
+                                   const struct subquad_attention *rules,
+                                   size_t query_heads,
+                                   size_t queries,
+                                   int32_t want_scores,
+                                   size_t *bytes);
 
 /**
  * Exact attention for one head: what firmware links instead of subquad_attention_forward, at a fifth of its code and

@@ -24,6 +24,7 @@ fn generated() -> String {
         "gradient",
         "rotary",
         "cache",
+        "cache/attend",
         "head",
         "kernels",
     ] {

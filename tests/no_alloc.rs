@@ -238,8 +238,14 @@ fn a_cache_allocates_nothing() {
             ..Outputs::default()
         };
         let q = TensorRef::new(&q, [1, 4, 1, 5])?;
-        let report = cache.attend(&plan, q, outputs, &mut Scratch::new(&mut work))?;
-        Ok(report.bound.value)
+        let few = cache.attend(&plan, q, outputs, &mut Scratch::new(&mut work))?;
+        let plan = cache.exact(4, 1)?.with_bound();
+        let outputs = Outputs {
+            out: Some(TensorMut::new(&mut out, [1, 4, 1, 3])?),
+            ..Outputs::default()
+        };
+        let many = cache.forward(&plan, q, outputs, &mut Scratch::new(&mut work))?;
+        Ok(few.bound.value + many.bound.value)
     });
     assert!(bound.is_finite());
 }

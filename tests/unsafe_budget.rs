@@ -12,7 +12,8 @@ use source::{files, line_of, words, Source};
 const BUDGET: &[(&str, usize)] = &[
     ("src/ffi/attention.rs", 40),
     ("src/ffi/bound.rs", 6),
-    ("src/ffi/cache.rs", 26),
+    ("src/ffi/cache.rs", 18),
+    ("src/ffi/cache/attend.rs", 18),
     ("src/ffi/cache/open.rs", 9),
     ("src/ffi/gradient.rs", 12),
     ("src/ffi/head.rs", 10),

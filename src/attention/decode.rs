@@ -7,14 +7,14 @@ use super::certificate::{rounding, Loss, Order, Rounding};
 use super::exact::Exact;
 use super::outputs::Outputs;
 use super::rules::Rules;
-use super::slots::Sequence;
+use super::slots::{Keys, Sequence};
 use super::Shape;
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
 use crate::view::{RowsRef, TensorRef};
-use work::{Keys, Work, ROWS};
+use work::{Work, ROWS};
 
 /// Exact attention whose cost is reading the keys and values once.
 ///
@@ -155,7 +155,7 @@ impl<'a> Decode<'a> {
     pub(super) fn attend(
         &self,
         shape: Shape,
-        loss: Loss,
+        loss: impl FnOnce() -> Loss,
         [k, v]: [Sequence<'_>; 2],
         q: TensorRef<'_, f32>,
         outputs: Outputs<'_>,
@@ -164,7 +164,10 @@ impl<'a> Decode<'a> {
         if shape != self.shape {
             return Err(Error::Shape);
         }
-        let plan = self.with_loss(self.loss.plus(loss));
+        let mut plan = *self;
+        if self.bound {
+            plan.loss = self.loss.plus(loss());
+        }
         let input = plan.over(q, k, v);
         plan.run_input(&input, outputs, scratch, &plan.promise(&input))
     }

@@ -1,9 +1,13 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
+mod rows;
+
 use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
 use super::certificate::{rounding, Loss, Order, Rounding};
 use super::outputs::{check_layouts, Outputs, Written};
 use super::rules::Rules;
+use super::slots::Keys;
+use super::source::{Rooms, Source};
 use super::split::{Share, Task, Tasks};
 use super::Shape;
 use crate::error::Error;
@@ -11,7 +15,7 @@ use crate::kernels;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{Layout, MatMut, MatRef, TensorRef};
+use crate::view::{Layout, MatMut, MatRef, RowsRef, TensorRef};
 
 /// Exact attention. Rows are independent: the same bits however the queries are split among calls or threads.
 ///
@@ -38,6 +42,7 @@ pub struct Exact<'a> {
     isa: Option<Isa>,
     run: usize,
     bound: bool,
+    loss: Loss,
 }
 
 impl<'a> Exact<'a> {
@@ -50,6 +55,7 @@ impl<'a> Exact<'a> {
                 isa: None,
                 run: kernels::KEY_RUN,
                 bound: false,
+                loss: Loss::NONE,
             }),
             Err(e) => Err(e),
         }
@@ -65,6 +71,7 @@ impl<'a> Exact<'a> {
             isa: Some(isa),
             run: if run == 0 { kernels::KEY_RUN } else { run },
             bound: false,
+            loss: Loss::NONE,
         })
     }
 
@@ -109,6 +116,13 @@ impl<'a> Exact<'a> {
     #[must_use]
     pub const fn with_bound(mut self) -> Self {
         self.bound = true;
+        self
+    }
+
+    /// What making the stored keys and values has lost: the bound is then about the originals.
+    #[must_use]
+    pub const fn with_loss(mut self, loss: Loss) -> Self {
+        self.loss = loss;
         self
     }
 
@@ -171,7 +185,7 @@ impl<'a> Exact<'a> {
         outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let promise = self.promise(&self.input(q, k, v)?);
+        let promise = self.promise(&self.input(q, k, v)?.stored());
         self.run_promised(q, k, v, outputs, scratch, &promise)
     }
 
@@ -221,7 +235,7 @@ impl<'a> Exact<'a> {
         share: Share<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let promise = self.promise(&self.input(q, k, v)?);
+        let promise = self.promise(&self.input(q, k, v)?.stored());
         self.run_share_promised(q, k, v, share, scratch, &promise)
     }
 
@@ -239,9 +253,9 @@ impl<'a> Exact<'a> {
     }
 
     /// The promise of a run, if it was asked for.
-    pub(super) fn promise(&self, input: &Input<'_>) -> Rounding {
+    pub(super) fn promise(&self, input: &Keys<'_>) -> Rounding {
         if self.bound {
-            rounding(&input.stored(), Order::Chains, Loss::NONE)
+            rounding(input, Order::Chains, self.loss)
         } else {
             Rounding::UNKNOWN
         }
@@ -272,9 +286,9 @@ impl<'a> Exact<'a> {
     }
 
     /// The rows of one task, wherever its outputs are.
-    fn run_task(
+    fn run_task<K: Source>(
         &self,
-        input: &Input<'_>,
+        input: &Input<'_, K>,
         task: &Task,
         outputs: &mut Outputs<'_>,
         scratch: &mut Scratch<'_>,
@@ -282,8 +296,12 @@ impl<'a> Exact<'a> {
     ) -> Result<Report, Error> {
         let biased = self.rules.limits() || outputs.scores.is_some();
         let lanes = kernels::block_lanes(input.isa);
+        let run = self.run_length();
+        let need = Block::need(&input.shape, lanes, run, biased);
+        scratch.check(Rooms::<K>::need(need, &input.shape, run))?;
         let mut scratch = scratch.scope();
-        let mut block = Block::take(&mut scratch, &input.shape, lanes, self.run_length(), biased)?;
+        let mut block = Block::take(&mut scratch, &input.shape, lanes, run, biased)?;
+        let mut rooms = Rooms::<K>::take(&mut scratch, &input.shape, run)?;
         let mut report = Report::new(input.isa);
         report.bound = promise.out;
         let group = task.group.len();
@@ -304,8 +322,10 @@ impl<'a> Exact<'a> {
                     };
                     block.load(input, &place);
                     report.repeated_blocks += match &mut outputs.scores {
-                        None => block.run(input, &place, &mut Unwatched),
-                        Some((stage, scores)) => block.run(input, &place, &mut Written { stage: *stage, scores }),
+                        None => block.run(input, &place, &mut rooms, &mut Unwatched),
+                        Some((stage, scores)) => {
+                            block.run(input, &place, &mut rooms, &mut Written { stage: *stage, scores })
+                        }
                     };
                     for row in 0..used {
                         outputs.finish(input, promise, place.at(row), block.sums(row), &mut report);
@@ -325,11 +345,24 @@ impl<'a> Exact<'a> {
     pub fn rounding_bound<'v>(
         &self,
         q: impl Into<TensorRef<'v, f32>>,
-        k: impl Into<TensorRef<'v, f32>>,
-        v: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<RowsRef<'v>>,
+        v: impl Into<RowsRef<'v>>,
     ) -> Result<Rounding, Error> {
-        let input = self.input(q.into(), k.into(), v.into())?.stored();
-        Ok(rounding(&input, Order::Chains, Loss::NONE))
+        let input = self.rows_input(q.into(), k.into(), v.into())?;
+        Ok(rounding(&input, Order::Chains, self.loss))
+    }
+
+    /// Keys and values that were checked.
+    #[inline(always)]
+    fn over<'v, K>(&'v self, q: TensorRef<'v, f32>, k: K, v: K) -> Input<'v, K> {
+        Input {
+            shape: self.shape,
+            rules: &self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        }
     }
 
     /// The views, if they are what was planned for. Inlined: out of line it costs firmware a hundred bytes more.
@@ -343,13 +376,6 @@ impl<'a> Exact<'a> {
         if Shape::of(&q, &k, &v)? != self.shape {
             return Err(Error::Shape);
         }
-        Ok(Input {
-            shape: self.shape,
-            rules: &self.rules,
-            isa: self.isa.unwrap_or_else(Isa::best),
-            q,
-            k,
-            v,
-        })
+        Ok(self.over(q, k, v))
     }
 }

@@ -36,6 +36,7 @@ mod rotary;
 mod rules;
 mod shape;
 mod slots;
+mod source;
 mod split;
 
 pub use cache::{Cache, CacheShape, Progress, Store};

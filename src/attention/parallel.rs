@@ -55,7 +55,7 @@ impl Exact<'_> {
         let crew = Crew {
             plan: self,
             input: &input,
-            promise: &self.promise(&input),
+            promise: &self.promise(&input.stored()),
             need,
             work: Mutex::new(Some(share)),
         };

@@ -1,12 +1,12 @@
 //! Caches of keys and values.
 
+mod attend;
 mod open;
 
-use super::{apart, give, info, optional, scratch, slice, slice_mut, status, Extent};
-use super::{subquad_attention, subquad_outputs, subquad_report, subquad_rotary, subquad_tensor};
-use crate::attention::{Cache, CacheShape, Decode, Offset, Outputs, Rules, Shape};
+pub use attend::*;
+
+use super::{give, slice, slice_mut, status, subquad_rotary, subquad_tensor, Extent};
 use crate::error::Error;
-use crate::scratch::Scratch;
 use core::ffi::c_void;
 use open::{read, write};
 
@@ -143,86 +143,6 @@ pub unsafe extern "C" fn subquad_cache_length(cache: *const subquad_cache, keys:
     status(length())
 }
 
-/// Attention of new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in the
-/// order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
-///
-/// `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
-/// sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
-/// not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended, and keys that are
-/// turned are turned in real numbers there.
-///
-/// `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
-/// subquad_cache_append.
-///
-/// # Safety
-/// As for subquad_attention_decode and subquad_cache_append.
-#[unsafe(no_mangle)]
-#[allow(clippy::too_many_arguments)] // the C signature
-pub unsafe extern "C" fn subquad_cache_attend(
-    cache: *const subquad_cache,
-    rules: *const subquad_attention,
-    q: subquad_tensor,
-    outputs: subquad_outputs,
-    want_bound: i32,
-    work: *mut c_void,
-    work_size: usize,
-    report: *mut subquad_report,
-) -> i32 {
-    let attend = || {
-        let [out, lse, partials, scores] = outputs.extents()?;
-        let work_at = Extent::of(work.cast::<u8>(), work_size)?;
-        let writes = [out, lse, partials, scores, work_at, Extent::optional(report, 1)?];
-        apart(&writes, &[q.extent()?, Extent::optional(rules, 1)?])?;
-        // SAFETY: the caller's promise, word for word; what will be written is apart from everything else.
-        unsafe {
-            let own = read(cache, &[], &writes)?;
-            let opened = own.open()?;
-            let rules = optional(rules)?;
-            if let Some(rules) = rules {
-                apart(&writes, &rules.extents(1, q.heads)?)?;
-            }
-            let something = [q.batch, q.heads, q.rows, own.value_dim].iter().all(|&n| n != 0);
-            if something && outputs.all().iter().all(|t| t.data.is_null()) {
-                return Err(Error::Null);
-            }
-            let mut plan = plan(&opened, rules, q.heads, q.rows)?;
-            if want_bound != 0 {
-                plan = plan.with_bound();
-            }
-            let (q, outputs): (_, Outputs<'_>) = (q.view()?, outputs.view()?);
-            let mut scratch: Scratch<'_> = scratch(work, work_size)?;
-            let happened = opened.attend(&plan, q, outputs, &mut scratch)?;
-            give(report, happened.into());
-        }
-        Ok(())
-    };
-    status(attend())
-}
-
-/// Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
-/// for subquad_cache_append.
-///
-/// # Safety
-/// As for subquad_cache_append; `bytes` points to a size_t.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn subquad_cache_attend_need(
-    cache: *const subquad_cache,
-    query_heads: usize,
-    queries: usize,
-    bytes: *mut usize,
-) -> i32 {
-    let need = || {
-        // SAFETY: the caller's promise, word for word; `bytes` is aligned and apart.
-        unsafe {
-            let own = read(cache, &[], &[Extent::of(bytes, 1)?])?;
-            let need = own.open()?.decode(query_heads, queries)?.need();
-            give(bytes, need.checked_bytes().ok_or(Error::Overflow)?);
-        }
-        Ok(())
-    };
-    status(need())
-}
-
 /// Writes the cache to `to`, as many bytes as subquad_cache_save_need says (SUBQUAD_E_SHORT if `size` is less): keys in the
 /// order of their positions, neither ring nor pages, little endian, with a checksum. Errors as for subquad_cache_append.
 ///
@@ -280,38 +200,4 @@ pub unsafe extern "C" fn subquad_cache_load(cache: *mut subquad_cache, from: *co
         Ok(())
     };
     status(load())
-}
-
-/// The plan of a call.
-///
-/// # Safety
-/// The pointers in `rules` reach as far as one problem of so many query heads says, and nobody writes there during 'a.
-unsafe fn plan<'a>(
-    cache: &Cache<'_>,
-    rules: Option<&subquad_attention>,
-    query_heads: usize,
-    queries: usize,
-) -> Result<Decode<'a>, Error> {
-    let CacheShape {
-        heads, dim, value_dim, ..
-    } = cache.shape();
-    let shape = Shape {
-        batch: 1,
-        query_heads,
-        kv_heads: heads,
-        queries,
-        keys: cache.len(),
-        dim,
-        value_dim,
-    };
-    let plan = Decode::new(shape)?;
-    let Some(rules) = rules else {
-        return plan.with_rules(Rules::new().with_offset(Offset::ToEnd));
-    };
-    if rules.segments != 0 || !rules.key_lengths.is_null() {
-        return Err(Error::Shape);
-    }
-    // SAFETY: the caller's promise, word for word.
-    let read = unsafe { rules.read(&shape)? };
-    Ok(plan.with_rules(read)?.with_isa(info::isa(rules.isa)?))
 }

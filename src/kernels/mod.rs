@@ -18,7 +18,7 @@ use crate::view::{MatMut, MatRef};
 pub(crate) use gradient::{Span, Weighted};
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
-pub(crate) use stored::{row_scores, row_values};
+pub(crate) use stored::{row_scores, row_values, widen};
 pub(crate) use weight::NOTHING;
 
 /// Keys that are scored before their values are read: a tile that fits the first-level cache.

@@ -144,6 +144,8 @@ calls! {
     length = |a| subquad_cache_length(a.cache, a.to);
     attend = |a| subquad_cache_attend(a.cache, a.rules, a.q, a.outputs, 1, a.work, a.work_size, a.report);
     attend_need = |a| subquad_cache_attend_need(a.cache, a.query_heads, 1, a.to);
+    forward = |a| subquad_cache_forward(a.cache, a.rules, a.q, a.outputs, 1, a.work, a.work_size, a.report);
+    forward_need = |a| subquad_cache_forward_need(a.cache, a.rules, a.query_heads, 1, 0, a.to);
     save = |a| subquad_cache_save(a.cache, a.saved, a.size);
     save_need = |a| subquad_cache_save_need(a.cache, a.to);
     load = |a| subquad_cache_load(a.cache, a.from, a.size);
@@ -249,6 +251,29 @@ fn attend_rows() -> Vec<Row<Args>> {
     ]
 }
 
+fn need_rows() -> Vec<Row<Args>> {
+    let mut rows = number_rows();
+    rows.retain(|row| !matches!(row, NotApplicable(HeadsNotDivisible, _)));
+    rows.push(Case(HeadsNotDivisible, "three of two", Refused(SUBQUAD_E_SHAPE), |a| {
+        a.query_heads = 3
+    }));
+    rows
+}
+
+fn forward_need_rows() -> Vec<Row<Args>> {
+    let mut rows = need_rows();
+    rows.extend([
+        Case(Null, "rules are none", Runs, |a: &mut Args| a.rules = null()),
+        Case(Misaligned, "rules", Refused(SUBQUAD_E_MISALIGNED), |a| {
+            a.rules = a.rules.wrapping_byte_add(1)
+        }),
+        Case(Overlap, "the number in the rules", Refused(SUBQUAD_E_OVERLAP), |a| {
+            a.to = a.rules.cast_mut().cast()
+        }),
+    ]);
+    rows
+}
+
 fn bytes_rows() -> Vec<Row<Args>> {
     let mut rows = none(
         &[ShortScratch, InnerStride, HeadsNotDivisible],
@@ -280,13 +305,6 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
             rows,
         })
     };
-    let mut need = number_rows();
-    need.push(Case(
-        HeadsNotDivisible,
-        "three of two",
-        Refused(SUBQUAD_E_SHAPE),
-        |a: &mut Args| a.query_heads = 3,
-    ));
     let mut few = none(
         &[ShortScratch, InnerStride, HeadsNotDivisible],
         "takes a cache and a number",
@@ -326,7 +344,9 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
         table("subquad_cache_evict", evict, few),
         table("subquad_cache_length", length, number_rows()),
         table("subquad_cache_attend", attend, attend_rows()),
-        table("subquad_cache_attend_need", attend_need, need),
+        table("subquad_cache_attend_need", attend_need, need_rows()),
+        table("subquad_cache_forward", forward, attend_rows()),
+        table("subquad_cache_forward_need", forward_need, forward_need_rows()),
         table("subquad_cache_save", save, to),
         table("subquad_cache_save_need", save_need, number_rows()),
         table("subquad_cache_load", load, from),
@@ -335,14 +355,18 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
 
 /// Sizes are as large as they must be, and no larger.
 pub fn check_need(m: &Memory) {
-    let mut a = good(m);
-    assert_eq!(attend_need(&a), SUBQUAD_OK);
-    // SAFETY: written by the call before.
-    a.work_size = unsafe { a.to.read() };
-    a.work = a.work.wrapping_byte_add(1);
-    assert_eq!(attend(&a), SUBQUAD_OK);
-    a.work_size -= 1;
-    assert_eq!(attend(&a), SUBQUAD_E_SHORT);
+    let calls: [[fn(&Args) -> i32; 2]; 2] = [[attend_need, attend], [forward_need, forward]];
+    for [need, call] in calls {
+        let mut a = good(m);
+        assert_eq!(need(&a), SUBQUAD_OK);
+        // SAFETY: written by the call before.
+        a.work_size = unsafe { a.to.read() };
+        a.work = a.work.wrapping_byte_add(1);
+        assert_eq!(call(&a), SUBQUAD_OK);
+        a.work_size -= 1;
+        assert_eq!(call(&a), SUBQUAD_E_SHORT);
+    }
+    let a = good(m);
     assert_eq!(save_need(&a), SUBQUAD_OK);
     // SAFETY: written by the call before.
     assert_eq!(unsafe { a.to.read() }, SAVED);

@@ -131,7 +131,7 @@ impl Cache<'_> {
     }
 
     /// Where the rows lie, key by key, head by head.
-    fn places(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len().saturating_mul(self.shape.heads)).map(|n| self.place(n))
     }
 

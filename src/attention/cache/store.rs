@@ -122,6 +122,19 @@ pub(super) fn finite(row: &[f32]) -> Result<(), Error> {
     }
 }
 
+impl Store<'_> {
+    /// The most that a number of these rows is away from what it was, if their scales say so: half an integer, and what a
+    /// quotient below 128 was rounded by. Infinite in formats without a scale.
+    pub(super) fn most_lost(&self, rows: impl Iterator<Item = usize>) -> f32 {
+        let Store::I8(_, scales) = self else {
+            return f32::INFINITY;
+        };
+        let scales = rows.filter_map(|at| scales.get(at));
+        let largest = scales.fold(0.0f32, |largest, &scale| largest.max(scale));
+        product_up(0.5 + 1.0 / 65_536.0, largest)
+    }
+}
+
 fn copy<T>(to: Option<&mut [T]>, row: &[f32], mut f: impl FnMut(f32) -> T) {
     to.unwrap_or(&mut [])
         .iter_mut()
