@@ -593,28 +593,6 @@ typedef struct subquad_shape {
 } subquad_shape;
 
 /**
- * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
- */
-typedef struct subquad_upstream {
-    /**
-     * The attention output, value_dim columns.
-     */
-    struct subquad_tensor out;
-    /**
-     * Its gradient, value_dim columns.
-     */
-    struct subquad_tensor d_out;
-    /**
-     * Log-sum-exp, 1 column.
-     */
-    struct subquad_tensor lse;
-    /**
-     * Its gradient, 1 column. Null data: nothing depends on it.
-     */
-    struct subquad_tensor d_lse;
-} subquad_upstream;
-
-/**
  * Where gradients go. Null: not wanted; at least one is, or SUBQUAD_E_NULL.
  *
  * Each has the shape of what it is the gradient of. Address ranges must not overlap each other, any input or the scratch:
@@ -672,6 +650,26 @@ typedef struct subquad_rotary {
      */
     int32_t isa;
 } subquad_rotary;
+ * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
+ */
+typedef struct subquad_upstream {
+    /**
+     * The attention output, value_dim columns.
+     */
+    struct subquad_tensor out;
+    /**
+     * Its gradient, value_dim columns.
+     */
+    struct subquad_tensor d_out;
+    /**
+     * Log-sum-exp, 1 column.
+     */
+    struct subquad_tensor lse;
+    /**
+     * Its gradient, 1 column. Null data: nothing depends on it.
+     */
+    struct subquad_tensor d_lse;
+} subquad_upstream;
 
 /**
  * A sequence's keys and values in the caller's memory, appended one after the other: sizes, memory, and how far it has
@@ -1035,6 +1033,24 @@ int32_t subquad_attention_forward_with_bound(const struct subquad_attention *rul
                                              struct subquad_report *report);
 
 /**
+ * As subquad_attention_run_task, with the promise of subquad_attention_forward_with_bound: that of the whole call, for
+ * which every task looks at all of the input.
+ *
+ * # Safety
+ * As for subquad_attention_run_task.
+ */
+int32_t subquad_attention_run_task_with_bound(size_t index,
+                                              size_t count,
+                                              const struct subquad_attention *rules,
+                                              struct subquad_tensor q,
+                                              struct subquad_tensor k,
+                                              struct subquad_tensor v,
+                                              struct subquad_outputs outputs,
+                                              void *work,
+                                              size_t work_size,
+                                              struct subquad_report *report);
+
+/**
  * As subquad_attention_decode, with the promise of subquad_attention_forward_with_bound. Scores and sums of weights meet
  * a sixteenth of the roundings, so the bound is another one.
  *
@@ -1100,13 +1116,93 @@ int32_t subquad_attention_run_task(size_t index,
                                    struct subquad_report *report);
 
 /**
+ * As subquad_attention_tasks, for subquad_attention_decode: into how many tasks it can be split.
+ *
+ * Keys are not split, nor the query heads that share them, so that each is read once: tasks are problems, key heads and
+ * blocks of queries.
+ *
+ * # Safety
+ * As for subquad_attention_tasks.
+ */
+int32_t subquad_attention_decode_tasks(const struct subquad_attention *rules,
+                                       struct subquad_shape shape,
+                                       struct subquad_outputs outputs,
+                                       size_t wanted,
+                                       size_t *count);
+
+/**
+ * As subquad_attention_run_task, for subquad_attention_decode: task `index` of `count`, with scratch of
+ * subquad_attention_decode_need bytes.
+ *
+ * # Safety
+ * As for subquad_attention_run_task.
+ */
+int32_t subquad_attention_decode_run_task(size_t index,
+                                          size_t count,
+                                          const struct subquad_attention *rules,
+                                          struct subquad_tensor q,
+                                          struct subquad_tensor k,
+                                          struct subquad_tensor v,
+                                          struct subquad_outputs outputs,
+                                          void *work,
+                                          size_t work_size,
+                                          struct subquad_report *report);
+
+/**
+ * Into how many tasks subquad_attention_gradient can be split where `wanted` are, written to `count`: at least one, at
+ * most `wanted`.
+ *
+ * A task is some problems, or some key heads of one, with all their queries and keys. Those that add to the same number
+ * of the bias's gradient are never in different tasks: a bias of one problem for all leaves problems together, one of one
+ * head leaves heads together. (Gradients of sink logits are all in the first task.) Nor is anything cut that does not lie
+ * apart in memory: heads that are packed side by side in rows stay together, and where problems do, so do heads inside of
+ * them. Of `gradients` only sizes, strides and which are null are looked at.
+ *
+ * Errors as for subquad_attention_gradient_need, and with nothing written: SUBQUAD_E_NULL (`count`, or every gradient where
+ * there is something to write), SUBQUAD_E_SHAPE and SUBQUAD_E_OVERLAP (of a gradient, with the shape and with itself),
+ * SUBQUAD_E_PARAMETER (`wanted` is 0).
+ *
+ * # Safety
+ * Every pointer in the rules reaches as far as the shape says, and `count` points to a size_t.
+ */
+int32_t subquad_attention_gradient_tasks(const struct subquad_attention *rules,
+                                         struct subquad_shape shape,
+                                         struct subquad_gradients gradients,
+                                         size_t wanted,
+                                         size_t *count);
+
+/**
+ * Task `index` of `count` of subquad_attention_gradient with these arguments: when all have run, in any order and on any
+ * threads, the gradients hold the bits that one call gives.
+ *
+ * `count`, scratch (of subquad_attention_gradient_need bytes for each task), reports and errors are as for
+ * subquad_attention_run_task.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call, but for other
+ * tasks of the same split, to the gradients.
+ */
+int32_t subquad_attention_gradient_run_task(size_t index,
+                                            size_t count,
+                                            const struct subquad_attention *rules,
+                                            struct subquad_tensor q,
+                                            struct subquad_tensor k,
+                                            struct subquad_tensor v,
+                                            struct subquad_upstream upstream,
+                                            struct subquad_gradients gradients,
+                                            void *work,
+                                            size_t work_size,
+                                            struct subquad_report *report);
+
+/**
  * The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
  *
  * Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
  * them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
  * where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
  * that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
- * class only. Problems and key heads (with their query heads) are independent: so to split the work.
+ * class only. Problems and key heads (with their query heads) are independent but for a bias that they share:
+ * subquad_attention_gradient_tasks splits the work.
  *
  * `rules`, `work` and `report` are those of subquad_attention_forward, `work` as many bytes as
  * subquad_attention_gradient_need says. `key_run` is not used.

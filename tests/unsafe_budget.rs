@@ -11,7 +11,7 @@ use source::{files, line_of, words, Source};
 /// Files of `src/ffi` are added here with the count that the failing test prints: one line each.
 const BUDGET: &[(&str, usize)] = &[
     ("src/ffi/attention.rs", 40),
-    ("src/ffi/bound.rs", 6),
+    ("src/ffi/bound.rs", 11),
     ("src/ffi/cache.rs", 18),
     ("src/ffi/cache/attend.rs", 18),
     ("src/ffi/cache/open.rs", 9),
@@ -23,7 +23,7 @@ const BUDGET: &[(&str, usize)] = &[
     ("src/ffi/panic.rs", 2),
     ("src/ffi/rotary.rs", 3),
     ("src/ffi/rules.rs", 6),
-    ("src/ffi/tasks.rs", 11),
+    ("src/ffi/tasks.rs", 30),
     ("src/scratch.rs", 2),
     ("src/simd/avx2.rs", 23),
     ("src/simd/avx512.rs", 20),

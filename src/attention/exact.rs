@@ -2,13 +2,13 @@
 
 mod rows;
 
-use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
+use super::block::{Block, Input, Unwatched, MOST_LANES};
 use super::certificate::{rounding, Loss, Order, Rounding};
 use super::outputs::{check_layouts, Outputs, Written};
 use super::rules::Rules;
 use super::slots::Keys;
 use super::source::{Rooms, Source};
-use super::split::{Share, Task, Tasks};
+use super::split::{Grain, Share, Task, Tasks};
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
@@ -210,7 +210,7 @@ impl<'a> Exact<'a> {
     /// per thread make up for those that take longer, as the last rows of causal attention do.
     ///
     /// Errors: [`Error::Shape`] if an output does not fit the plan, [`Error::Parameter`] if `wanted` is 0.
-    pub fn share<'o>(&self, outputs: Outputs<'o>, wanted: usize) -> Result<Share<'o>, Error> {
+    pub fn share<'o>(&self, outputs: Outputs<'o>, wanted: usize) -> Result<Share<Outputs<'o>>, Error> {
         let tasks = self.tasks(&outputs.layouts(), wanted)?;
         Ok(Share::whole(tasks, outputs))
     }
@@ -218,8 +218,11 @@ impl<'a> Exact<'a> {
     /// The tasks of a call with outputs that lie like this; those of [`share`](Exact::share), with its errors.
     pub(crate) fn tasks(&self, layouts: &[Option<&Layout>; 4], wanted: usize) -> Result<Tasks, Error> {
         check_layouts(layouts, &self.shape)?;
-        let panel = kernels::block_lanes(self.isa.unwrap_or_else(Isa::best));
-        Tasks::new(self.shape, layouts, panel, wanted)
+        let grain = Grain {
+            group: true,
+            panel: Some(kernels::block_lanes(self.isa.unwrap_or_else(Isa::best))),
+        };
+        Tasks::new(self.shape, layouts, grain, wanted)
     }
 
     /// A share of the work; the others may be done before, after, or at the same time. The reports of all, put together
@@ -232,7 +235,7 @@ impl<'a> Exact<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
-        share: Share<'_>,
+        share: Share<Outputs<'_>>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
         let promise = self.promise(&self.input(q, k, v)?.stored());
@@ -245,7 +248,7 @@ impl<'a> Exact<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
-        share: Share<'_>,
+        share: Share<Outputs<'_>>,
         scratch: &mut Scratch<'_>,
         promise: &Rounding,
     ) -> Result<Report, Error> {
@@ -265,24 +268,13 @@ impl<'a> Exact<'a> {
     pub(super) fn run_tasks(
         &self,
         input: &Input<'_>,
-        mut share: Share<'_>,
+        share: Share<Outputs<'_>>,
         scratch: &mut Scratch<'_>,
         promise: &Rounding,
     ) -> Result<Report, Error> {
-        if *share.shape() != self.shape {
-            return Err(Error::Shape);
-        }
-        // Without a task, arguments are still those of a call.
-        let first = share.range.next().unwrap_or(usize::MAX);
-        let mut run = |index| {
-            let task = share.tasks.get(index);
-            self.run_task(input, &task, &mut share.outputs, scratch, promise)
-        };
-        let mut report = run(first)?;
-        for index in share.range {
-            report = report.and(run(index)?);
-        }
-        Ok(report)
+        share.each(&self.shape, |task, outputs| {
+            self.run_task(input, task, outputs, scratch, promise)
+        })
     }
 
     /// The rows of one task, wherever its outputs are.
@@ -304,35 +296,17 @@ impl<'a> Exact<'a> {
         let mut rooms = Rooms::<K>::take(&mut scratch, &input.shape, run)?;
         let mut report = Report::new(input.isa);
         report.bound = promise.out;
-        let group = task.group.len();
         let rows = block.rows();
-        // A row of a block is a query and a head of the group; their product fits, see Shape::check.
-        let (first, end) = (task.queries.start * group, task.queries.end * group);
-        for batch in task.batch.clone() {
-            for kv_head in task.kv_heads.clone() {
-                for start in (first..end).step_by(rows.max(1)) {
-                    let used = (end - start).min(rows);
-                    let place = Place {
-                        batch,
-                        kv_head,
-                        head: kv_head * input.shape.group() + task.group.start,
-                        group,
-                        start,
-                        used,
-                    };
-                    block.load(input, &place);
-                    report.repeated_blocks += match &mut outputs.scores {
-                        None => block.run(input, &place, &mut rooms, &mut Unwatched),
-                        Some((stage, scores)) => {
-                            block.run(input, &place, &mut rooms, &mut Written { stage: *stage, scores })
-                        }
-                    };
-                    for row in 0..used {
-                        outputs.finish(input, promise, place.at(row), block.sums(row), &mut report);
-                    }
-                }
+        task.places(&input.shape, rows, |place| {
+            block.load(input, place);
+            report.repeated_blocks += match &mut outputs.scores {
+                None => block.run(input, place, &mut rooms, &mut Unwatched),
+                Some((stage, scores)) => block.run(input, place, &mut rooms, &mut Written { stage: *stage, scores }),
+            };
+            for row in 0..place.used {
+                outputs.finish(input, promise, place.at(row), block.sums(row), &mut report);
             }
-        }
+        });
         Ok(report)
     }
 

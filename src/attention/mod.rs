@@ -13,7 +13,7 @@
 //! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
-//! | [`Share`] | a part of the work of `Exact`, for a thread of yours; feature `parallel` has rayon do it |
+//! | [`Share`] | a part of the work of a call, for a thread of yours; feature `parallel` has rayon do it |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
 //! Scores pass through scale, soft-cap, bias, mask and softmax, in this order: the contract of the ONNX `Attention`
