@@ -108,37 +108,44 @@ impl Span {
 pub fn weighted_rows<S: Simd<f32>>(s: S, of: &Weighted<'_>, out: &mut MatMut<'_, f32>) {
     let mut col = 0;
     if S::REGISTERS >= 32 {
-        // 24 accumulators, and as many vectors of a row as there are columns for.
-        while col + 3 * S::LANES < out.cols() {
-            key_tiles::<S, 6, 4>(s, of, col, out);
+        // As many vectors of a row as there are columns for. A single one has twelve accumulators, which is enough:
+        // LLVM does not unroll the loop over 24 rows, and then keeps them in memory.
+        while col + 4 * S::LANES <= out.cols() {
+            key_tiles::<S, 6, 4, false>(s, of, col, out);
             col += 4 * S::LANES;
         }
-        while col + S::LANES < out.cols() {
-            key_tiles::<S, 12, 2>(s, of, col, out);
+        while col + 2 * S::LANES <= out.cols() {
+            key_tiles::<S, 12, 2, false>(s, of, col, out);
             col += 2 * S::LANES;
         }
+        while col + S::LANES <= out.cols() {
+            key_tiles::<S, 12, 1, false>(s, of, col, out);
+            col += S::LANES;
+        }
         if col < out.cols() {
-            key_tiles::<S, 24, 1>(s, of, col, out);
+            key_tiles::<S, 12, 1, true>(s, of, col, out);
         }
     } else if S::REGISTERS >= 16 {
-        while col + S::LANES < out.cols() {
-            key_tiles::<S, 6, 2>(s, of, col, out);
+        while col + 2 * S::LANES <= out.cols() {
+            key_tiles::<S, 6, 2, false>(s, of, col, out);
             col += 2 * S::LANES;
         }
-        if col < out.cols() {
-            key_tiles::<S, 12, 1>(s, of, col, out);
+        while col < out.cols() {
+            key_tiles::<S, 12, 1, true>(s, of, col, out);
+            col += S::LANES;
         }
     } else {
         while col < out.cols() {
-            key_tiles::<S, 4, 1>(s, of, col, out);
+            key_tiles::<S, 4, 1, true>(s, of, col, out);
             col += S::LANES;
         }
     }
 }
 
-/// Columns `col..` of all keys.
+/// Columns `col..` of all keys. With `PART`, one vector that may reach beyond the last; apart, because LLVM keeps a tile
+/// that is filled in two ways in memory.
 #[inline(always)]
-fn key_tiles<S: Simd<f32>, const MK: usize, const NC: usize>(
+fn key_tiles<S: Simd<f32>, const MK: usize, const NC: usize, const PART: bool>(
     s: S,
     of: &Weighted<'_>,
     col: usize,
@@ -146,17 +153,17 @@ fn key_tiles<S: Simd<f32>, const MK: usize, const NC: usize>(
 ) {
     let mut key = 0;
     while key + MK <= out.rows() {
-        key_tile::<S, MK, NC>(s, of, key, col, out);
+        key_tile::<S, MK, NC, PART>(s, of, key, col, out);
         key += MK;
     }
     while key < out.rows() {
-        key_tile::<S, 1, NC>(s, of, key, col, out);
+        key_tile::<S, 1, NC, PART>(s, of, key, col, out);
         key += 1;
     }
 }
 
 #[inline(always)]
-fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
+fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize, const PART: bool>(
     s: S,
     of: &Weighted<'_>,
     key: usize,
@@ -165,7 +172,12 @@ fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
 ) {
     let mut acc = [[s.splat(0.0); NC]; MK];
     for m in 0..MK {
-        acc[m] = get_part::<S, NC>(s, out.row(key + m).get(col..).unwrap_or(&[]));
+        let row = out.row(key + m).get(col..).unwrap_or(&[]);
+        if PART && row.len() < S::LANES {
+            acc[m] = [s.load_part(row, 0.0); NC];
+        } else if let Some(row) = row.get(..NC * S::LANES) {
+            acc[m] = get::<S, NC>(s, row);
+        }
     }
     let lanes = query_vectors(S::REGISTERS) * S::LANES;
     let (panel, row_panel) = ((of.keys * lanes).max(1), (lanes * of.width).max(1));
@@ -182,7 +194,12 @@ fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
         lanes_of::<S, MK, NC>(s, weights, rows, of.width, count, &mut acc);
     }
     for m in 0..MK {
-        put_part(s, &acc[m], out.row(key + m).get_mut(col..).unwrap_or(&mut []));
+        let row = out.row(key + m).get_mut(col..).unwrap_or(&mut []);
+        if PART && row.len() < S::LANES {
+            s.store_part(acc[m][0], row);
+        } else if let Some(row) = row.get_mut(..NC * S::LANES) {
+            put(s, &acc[m], row);
+        }
     }
 }
 
@@ -214,33 +231,5 @@ fn lanes_of<S: Simd<f32>, const MK: usize, const NC: usize>(
                 acc[m][n] = s.mul_add(y, x[n], acc[m][n]);
             }
         }
-    }
-}
-
-/// `NC` vectors from the front of `p`, zeros beyond its end.
-#[inline(always)]
-fn get_part<S: Simd<f32>, const NC: usize>(s: S, p: &[f32]) -> [S::V; NC] {
-    if p.len() >= NC * S::LANES {
-        return get::<S, NC>(s, p);
-    }
-    let mut v = [s.splat(0.0); NC];
-    let mut rest = p;
-    for v in &mut v {
-        *v = s.load_part(rest, 0.0);
-        rest = rest.get(S::LANES..).unwrap_or(&[]);
-    }
-    v
-}
-
-/// `NC` vectors to the front of `p`, as far as it reaches.
-#[inline(always)]
-fn put_part<S: Simd<f32>, const NC: usize>(s: S, v: &[S::V; NC], p: &mut [f32]) {
-    if p.len() >= NC * S::LANES {
-        return put(s, v, p);
-    }
-    let mut rest = p;
-    for &v in v {
-        s.store_part(v, rest);
-        rest = rest.get_mut(S::LANES..).unwrap_or(&mut []);
     }
 }
