@@ -265,54 +265,51 @@ impl<'c> Call<'c> {
         outputs: &subquad_outputs,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
-        let writes = self.writes(outputs)?;
         // SAFETY: the caller's promise; what will be written is apart from everything else.
         unsafe {
-            self.run(&writes, &[], |plan, input, scratch| {
-                run(plan, input, outputs.view()?, scratch)
-            })
+            self.run(
+                || self.own(outputs),
+                |plan, input, scratch| run(plan, input, outputs.view()?, scratch),
+            )
         }
     }
 
-    /// What a forward call will write; [`Error::Null`] if it should be something and is nothing.
-    #[inline(always)]
-    pub(super) fn writes(&self, outputs: &subquad_outputs) -> Result<[Extent; 4], Error> {
+    /// What a forward call has of its own; [`Error::Null`] if it should write something and writes nothing.
+    pub(super) fn own(&self, outputs: &subquad_outputs) -> Result<([Extent; 4], [Extent; 0]), Error> {
         let [q, _, v] = self.inputs;
         outputs.wanted([q.batch, q.heads, q.rows, v.cols])?;
-        outputs.extents()
+        Ok((outputs.extents()?, []))
     }
 
     /// [`with`](Call::with), and a report.
     ///
     /// # Safety
     /// As for [`with`](Call::with).
-    pub(super) unsafe fn run(
+    pub(super) unsafe fn run<const W: usize, const R: usize>(
         &self,
-        writes: &[Extent],
-        reads: &[Extent],
+        own: impl FnOnce() -> Result<([Extent; W], [Extent; R]), Error>,
         run: impl FnOnce(&Plan<'_>, Input<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
         // SAFETY: the caller's promise, word for word.
-        let report = unsafe { self.with(writes, reads, run)? };
+        let report = unsafe { self.with(own, run)? };
         // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
         unsafe { give(self.report, report.into()) };
         Ok(())
     }
 
-    /// Checks everything, `writes` and `reads` of the call's own included, and makes views of the inputs for whatever is
-    /// to be done with them.
+    /// Checks everything, also what is this call's `own` to write and to read, and makes views of the inputs for whatever
+    /// is to be done with them.
     ///
     /// # Safety
     /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
-    pub(super) unsafe fn with<T>(
+    pub(super) unsafe fn with<T, const W: usize, const R: usize>(
         &self,
-        writes: &[Extent],
-        reads: &[Extent],
+        own: impl FnOnce() -> Result<([Extent; W], [Extent; R]), Error>,
         run: impl FnOnce(&Plan<'_>, Input<'_>, &mut Scratch<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         // SAFETY: the caller's promise, word for word.
         let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
-        self.check(rules, writes, reads)?;
+        self.check(rules, own)?;
         let ([q, k, v], (work, work_size)) = (self.inputs, self.work);
         // SAFETY: the caller's promise; what will be written is apart from everything else.
         let (input, mut scratch) = unsafe {
@@ -329,18 +326,25 @@ impl<'c> Call<'c> {
         run(&plan, input, &mut scratch)
     }
 
-    /// Every pointer is usable, and what will be written is apart from everything else.
-    fn check(&self, rules: &subquad_attention, writes: &[Extent], reads: &[Extent]) -> Result<(), Error> {
+    /// Every pointer is usable, and what will be written is apart from everything else. Not inlined: its frame is gone
+    /// when the kernels run.
+    #[inline(never)]
+    fn check<const W: usize, const R: usize>(
+        &self,
+        rules: &subquad_attention,
+        own: impl FnOnce() -> Result<([Extent; W], [Extent; R]), Error>,
+    ) -> Result<(), Error> {
         let ([q, k, v], (work, work_size)) = (self.inputs, self.work);
-        let own = [
+        let (writes, reads) = own()?;
+        let more = [
             Extent::of(work.cast::<u8>(), work_size)?,
             Extent::optional(self.report, 1)?,
         ];
         let arrays = rules.extents(q.batch, q.heads)?;
         let call = [q.extent()?, k.extent()?, v.extent()?, Extent::optional(self.rules, 1)?];
-        apart(writes, &own)?;
-        for writes in [writes, &own] {
-            for reads in [reads, &call, &arrays] {
+        apart(&writes, &more)?;
+        for writes in [&writes[..], &more] {
+            for reads in [&reads[..], &call, &arrays] {
                 apart(writes, reads)?;
             }
         }

@@ -110,6 +110,6 @@ impl Call<'_> {
         bound: fn(&Plan<'_>, &Input<'_>) -> Result<Rounding, Error>,
     ) -> Result<Rounding, Error> {
         // SAFETY: the caller's promise, word for word.
-        unsafe { self.with(&self.writes(outputs)?, &[], |plan, input, _| bound(plan, &input)) }
+        unsafe { self.with(|| self.own(outputs), |plan, input, _| bound(plan, &input)) }
     }
 }

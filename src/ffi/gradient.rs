@@ -44,17 +44,19 @@ pub unsafe extern "C" fn subquad_attention_gradient(
     report: *mut subquad_report,
 ) -> i32 {
     let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
-    let run = || {
-        let writes = gradients.wanted([q.shape(), k.shape(), v.shape()])?;
-        // SAFETY: the caller's promise; what will be written is apart from everything else.
-        unsafe {
-            call.run(&writes, &upstream.extents()?, |plan, x, scratch| {
-                let to = gradients.view(q.heads)?;
-                plan.gradient().run(x.q, x.k, x.v, upstream.view()?, to, scratch)
-            })
-        }
+    let own = || {
+        Ok((
+            gradients.wanted([q.shape(), k.shape(), v.shape()])?,
+            upstream.extents()?,
+        ))
     };
-    status(run())
+    // SAFETY: the caller's promise; what will be written is apart from everything else.
+    status(unsafe {
+        call.run(own, |plan, x, scratch| {
+            let to = gradients.view(q.heads)?;
+            plan.gradient().run(x.q, x.k, x.v, upstream.view()?, to, scratch)
+        })
+    })
 }
 
 /// Bytes of scratch that subquad_attention_gradient takes for these rules and this shape, written to `bytes`.

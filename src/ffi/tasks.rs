@@ -183,11 +183,16 @@ pub unsafe extern "C" fn subquad_attention_gradient_run_task(
     let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
     let run = || {
         among(index, count)?;
-        let writes = gradients.wanted([q.shape(), k.shape(), v.shape()])?;
         let layouts = layouts(gradients.tensors())?;
+        let own = || {
+            Ok((
+                gradients.wanted([q.shape(), k.shape(), v.shape()])?,
+                upstream.extents()?,
+            ))
+        };
         // SAFETY: the caller's promise, word for word; the elements of a task are its own.
         unsafe {
-            call.run(&writes, &upstream.extents()?, |plan, x, scratch| {
+            call.run(own, |plan, x, scratch| {
                 let plan = plan.gradient();
                 let tasks = gradients.tasks(&plan, q.heads, &layouts, count)?;
                 let to = gradients.windows(q.heads, &layouts, &tasks, index)?;
@@ -276,14 +281,17 @@ impl Call<'_> {
         tasks: impl FnOnce(&Plan<'_>, &[Option<&Layout>; 4]) -> Result<Tasks, Error>,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Share<Outputs<'o>>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
-        let (writes, layouts) = (self.writes(outputs)?, outputs.layouts()?);
+        let layouts = outputs.layouts()?;
         // SAFETY: the caller's promise, word for word; the elements of a task are its own.
         unsafe {
-            self.run(&writes, &[], |plan, input, scratch| {
-                let tasks = tasks(plan, &layouts.each_ref().map(Option::as_ref))?;
-                let outputs = outputs.windows(&layouts, &tasks, index)?;
-                run(plan, input, Share::task(tasks, index, outputs), scratch)
-            })
+            self.run(
+                || self.own(outputs),
+                |plan, input, scratch| {
+                    let tasks = tasks(plan, &layouts.each_ref().map(Option::as_ref))?;
+                    let outputs = outputs.windows(&layouts, &tasks, index)?;
+                    run(plan, input, Share::task(tasks, index, outputs), scratch)
+                },
+            )
         }
     }
 }
