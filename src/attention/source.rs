@@ -101,7 +101,7 @@ impl Source for Sequence<'_> {
         });
         *end = keys.end.max(*end);
         // Errors are impossible: a run is not longer than the room.
-        let all = MatRef::new(&**numbers, *end - *first, *cols).unwrap_or(MatRef::EMPTY);
+        let all = MatRef::new(numbers, *end - *first, *cols).unwrap_or(MatRef::EMPTY);
         all.row_range(keys.start - *first..keys.end - *first)
     }
 }

@@ -355,8 +355,8 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
 
 /// Sizes are as large as they must be, and no larger.
 pub fn check_need(m: &Memory) {
-    let calls: [[fn(&Args) -> i32; 2]; 2] = [[attend_need, attend], [forward_need, forward]];
-    for [need, call] in calls {
+    type Call = fn(&Args) -> i32;
+    for [need, call] in [[attend_need as Call, attend], [forward_need, forward]] {
         let mut a = good(m);
         assert_eq!(need(&a), SUBQUAD_OK);
         // SAFETY: written by the call before.
