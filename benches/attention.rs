@@ -211,7 +211,6 @@ fn main() {
     };
     let inputs = Inputs::new(heads);
     records.add(exact("8 heads n=2048 d=64", &inputs, best, best, false));
-    two_shares(&mut records, &inputs, best);
     for (queries, keys, dim) in [(32, 32, 32), (128, 128, 64)] {
         let inputs = Inputs::new(Shape::head(queries, keys, dim, dim));
         records.add(exact(&format!("{queries}x{keys}x{dim}"), &inputs, best, best, false));
@@ -226,6 +225,11 @@ fn main() {
     }
     for isa in fused.iter().copied().filter(|isa| isa.name() != best.name()) {
         records.add(backward("n=4096 d=64", 64, isa, false));
+    }
+
+    records.section("eight heads of size 64 on two threads");
+    for n in [1024, 2048, 4096] {
+        two_shares(&mut records, n, best);
     }
 
     records.section("decode");
@@ -279,15 +283,15 @@ fn exact(shape: &str, inputs: &Inputs, isa: Isa, best: Isa, causal: bool) -> Lin
 
 /// The gradient, against what multiply-adds alone reach.
 fn backward(shape: &str, dim: usize, isa: Isa, causal: bool) -> Line {
-    let mut small = Backward::new(200, dim, isa, causal);
-    small.run();
+    let mut small = Backward::new(Shape::head(200, 200, dim, dim), isa, causal);
+    small.run(1);
     small.check(shape);
-    let mut call = Backward::new(4096, dim, isa, causal);
+    let mut call = Backward::new(Shape::head(4096, 4096, dim, dim), isa, causal);
     let (mut widest, mut own) = (0.0, 0.0);
     let [time, widest_time, own_time] = race(
         PATIENCE,
         [
-            &mut || call.run(),
+            &mut || call.run(1),
             &mut || widest = peak::multiply_adds(Isa::best()),
             &mut || own = peak::multiply_adds(isa),
         ],
@@ -345,35 +349,28 @@ fn two_threads(records: &mut Records, inputs: &Inputs, isa: Isa) {
     });
 }
 
-/// All heads in two shares, one per thread, against all of them on one; the line of multiply-adds is the machine's own.
-fn two_shares(records: &mut Records, inputs: &Inputs, isa: Isa) {
-    let mut one = Call::exact(inputs, isa, Rules::new()).checked(false, "one thread");
-    let plan = Exact::new(inputs.shape).unwrap().with_isa(isa);
-    let [q, k, v] = inputs.views(inputs.shape, 0);
-    let shape = [
-        1,
-        inputs.shape.query_heads,
-        inputs.shape.queries,
-        inputs.shape.value_dim,
-    ];
-    let mut out = Aligned::zeros(one.out.len());
-    let mut works = [memory(plan.need()), memory(plan.need())];
-    let mut both = || {
-        let (a, b) = plan.share(output(&mut out, shape).unwrap(), 2).unwrap().split_at(1);
-        let [x, y] = &mut works;
-        let run = |share, work| plan.run_share(q, k, v, share, &mut Scratch::new(work)).is_ok();
-        std::thread::scope(|scope| {
-            let a = scope.spawn(|| run(a, x));
-            assert!(run(b, y) && a.join().unwrap());
-        });
+/// Eight heads in two shares, one per thread, against all of them on one, forwards and back; the line of multiply-adds is
+/// the machine's own.
+fn two_shares(records: &mut Records, n: usize, isa: Isa) {
+    let heads = |n: usize| Shape {
+        query_heads: 8,
+        kv_heads: 8,
+        ..Shape::head(n, n, 64, 64)
     };
-    let [one_time, both_time] = race_of_threads(PATIENCE, [&mut || one.run(), &mut both]);
-    assert!(out.iter().eq(one.out.iter()), "threads change bits");
-    let name = format!("{} heads two threads", inputs.shape.query_heads);
-    records.add(Line {
-        threads: one_time / both_time,
-        ..Line::new(&name, isa, inputs.flops(false) / both_time)
-    });
+    let mut small = Backward::new(heads(40), isa, false);
+    small.run(2);
+    small.check("two shares");
+    let [mut one, mut two] = [0; 2].map(|_| Backward::new(heads(n), isa, false));
+    let forward = race_of_threads(PATIENCE, [&mut || one.forward(1), &mut || two.forward(2)]);
+    let back = race_of_threads(PATIENCE, [&mut || one.run(1), &mut || two.run(2)]);
+    assert!(one.bits() == two.bits(), "threads change bits");
+    let lines = [("forward", one.forward_flops(), forward), ("back", one.flops(), back)];
+    for (what, flops, [one_time, both_time]) in lines {
+        records.add(Line {
+            threads: one_time / both_time,
+            ..Line::new(&format!("8 heads n={n} {what}"), isa, flops / both_time)
+        });
+    }
 }
 
 /// Few queries against a loop that only reads.

@@ -5,6 +5,7 @@
 
 use std::mem::MaybeUninit;
 use subquad::attention::{Decode, Exact, Gradient, Gradients, Outputs, Rules, Stage, Upstream};
+use subquad::attention::{Pairing, Positions, Rotary};
 use subquad::{half, kernels, moment, Error, Isa, MatMut, MatRef, RowsRef, Scratch, TensorMut, TensorRef};
 
 const QUERIES: usize = 9;
@@ -26,6 +27,16 @@ fn elementary(isa: Isa, x: &[f32]) -> Vec<f32> {
     y.push(kernels::dot(isa, x, x));
     y.push(kernels::dot_f64(isa, &wide, &wide) as f32);
     y
+}
+
+/// Rows turned by their positions, in both pairings.
+fn rotary(isa: Isa) -> Result<Vec<f32>, Error> {
+    let mut rows = numbers(KEYS * DIM, 12);
+    for pairing in [Pairing::Halves, Pairing::Neighbours] {
+        let rotary = Rotary::new(DIM, DIM - 1, 10_000.0)?.with_pairing(pairing).with_isa(isa);
+        rotary.apply(MatMut::new(&mut rows, KEYS, DIM)?.into(), Positions::From(1 << 20))?;
+    }
+    Ok(rows)
 }
 
 fn attention(isa: Isa, rules: Rules<'_>, exact: bool) -> Result<Vec<f32>, Error> {
@@ -59,7 +70,7 @@ fn attention(isa: Isa, rules: Rules<'_>, exact: bool) -> Result<Vec<f32>, Error>
     Ok(out)
 }
 
-/// One query against keys and values in each format.
+/// One query against keys and values in each format, by both plans.
 fn stored(isa: Isa) -> Result<Vec<f32>, Error> {
     let (q, x) = (numbers(DIM, 5), numbers(KEYS * DIM, 6));
     let f16: Vec<u16> = x.iter().map(|&x| half::f16_from_f32(x)).collect();
@@ -73,16 +84,21 @@ fn stored(isa: Isa) -> Result<Vec<f32>, Error> {
         RowsRef::i8(TensorRef::new(&i8, shape)?, TensorRef::new(&scales, [1, 1, 1, KEYS])?)?,
     ];
     let (q, f32) = (MatRef::new(&q, 1, DIM)?, MatRef::new(&x, KEYS, DIM)?);
-    let plan = Decode::for_views(q, f32, f32)?.with_isa(isa);
-    let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+    let few = Decode::for_views(q, f32, f32)?.with_isa(isa);
+    let many = Exact::for_views(q, f32, f32)?.with_isa(isa);
+    let mut work = vec![MaybeUninit::uninit(); few.need().or(many.need_rows()).bytes()];
     let mut results = Vec::new();
-    for rows in formats {
+    for (rows, exact) in formats.into_iter().flat_map(|rows| [(rows, false), (rows, true)]) {
         let mut out = vec![0.0; DIM];
         let outputs = Outputs {
             out: Some(MatMut::new(&mut out, 1, DIM)?.into()),
             ..Outputs::default()
         };
-        let report = plan.run_rows(q.into(), rows, rows, outputs, &mut Scratch::new(&mut work))?;
+        let mut scratch = Scratch::new(&mut work);
+        let report = match exact {
+            true => many.run_rows(q.into(), rows, rows, outputs, &mut scratch)?,
+            false => few.run_rows(q.into(), rows, rows, outputs, &mut scratch)?,
+        };
         assert_eq!(report.non_finite_rows, 0);
         results.append(&mut out);
     }
@@ -155,6 +171,7 @@ fn main() -> Result<(), Error> {
     let limited = Rules::new().with_causal().with_cap(3.0);
     for isa in Isa::all() {
         let mut results = elementary(isa, &numbers(1000, 4));
+        results.append(&mut rotary(isa)?);
         for exact in [true, false] {
             for rules in [Rules::new(), limited] {
                 results.append(&mut attention(isa, rules, exact)?);

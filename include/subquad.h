@@ -240,6 +240,16 @@
 #define SUBQUAD_STAGE_SOFTMAX 3
 
 /**
+ * Column i is turned with column i + rotary_dim / 2.
+ */
+#define SUBQUAD_PAIRING_HALVES 0
+
+/**
+ * Column 2 i is turned with column 2 i + 1.
+ */
+#define SUBQUAD_PAIRING_NEIGHBOURS 1
+
+/**
  * Numbers as they are.
  */
 #define SUBQUAD_FORMAT_F32 0
@@ -583,28 +593,6 @@ typedef struct subquad_shape {
 } subquad_shape;
 
 /**
- * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
- */
-typedef struct subquad_upstream {
-    /**
-     * The attention output, value_dim columns.
-     */
-    struct subquad_tensor out;
-    /**
-     * Its gradient, value_dim columns.
-     */
-    struct subquad_tensor d_out;
-    /**
-     * Log-sum-exp, 1 column.
-     */
-    struct subquad_tensor lse;
-    /**
-     * Its gradient, 1 column. Null data: nothing depends on it.
-     */
-    struct subquad_tensor d_lse;
-} subquad_upstream;
-
-/**
  * Where gradients go. Null: not wanted; at least one is, or SUBQUAD_E_NULL.
  *
  * Each has the shape of what it is the gradient of. Address ranges must not overlap each other, any input or the scratch:
@@ -632,6 +620,58 @@ typedef struct subquad_gradients {
      */
     float *sink_logits;
 } subquad_gradients;
+
+/**
+ * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
+ */
+typedef struct subquad_upstream {
+    /**
+     * The attention output, value_dim columns.
+     */
+    struct subquad_tensor out;
+    /**
+     * Its gradient, value_dim columns.
+     */
+    struct subquad_tensor d_out;
+    /**
+     * Log-sum-exp, 1 column.
+     */
+    struct subquad_tensor lse;
+    /**
+     * Its gradient, 1 column. Null data: nothing depends on it.
+     */
+    struct subquad_tensor d_lse;
+} subquad_upstream;
+
+/**
+ * How rows are turned: pair i of the first rotary_dim columns by position / position_scale * base^(-2 i / rotary_dim)
+ * radians, (x, y) into (x cos - y sin, x sin + y cos). The columns behind stay as they are. All zero: not at all.
+ *
+ * A row has the same bits on every machine, and is off by at most 4.5 * 2^-24 + position * rotary_dim * 2^-60 of the
+ * Euclidean norm of its first rotary_dim columns.
+ */
+typedef struct subquad_rotary {
+    /**
+     * Columns that are turned: even, at most those of a row; 0: all of them. Otherwise SUBQUAD_E_SHAPE.
+     */
+    size_t rotary_dim;
+    /**
+     * Finite and above 1, or SUBQUAD_E_PARAMETER; 10000 as a rule. 0: rows are not turned.
+     */
+    float base;
+    /**
+     * Positions are divided by it. Finite and not below 1, or SUBQUAD_E_PARAMETER; 0 means 1.
+     */
+    float position_scale;
+    /**
+     * SUBQUAD_PAIRING_...; unknown: SUBQUAD_E_PARAMETER.
+     */
+    int32_t pairing;
+    /**
+     * Back end, SUBQUAD_ISA_...; 0: the best of this machine. One that is not there: SUBQUAD_E_UNSUPPORTED.
+     */
+    int32_t isa;
+} subquad_rotary;
 
 /**
  * A sequence's keys and values in the caller's memory, appended one after the other: sizes, memory, and how far it has
@@ -705,6 +745,16 @@ typedef struct subquad_cache {
      */
     size_t pages;
     /**
+     * Turns each key by its position when it is appended. Queries are compared with it as they are: turn them first, with
+     * subquad_rotary_apply; the position of the key that was appended last is next - 1. All zero: keys stay as they are.
+     */
+    struct subquad_rotary rotary;
+    /**
+     * Room for a turned key and its angles, dim + rotary_dim floats that mean nothing between calls; not read if the base is
+     * 0.
+     */
+    float *rotary_room;
+    /**
      * Written by the library: keys appended since the beginning, the position of the next.
      */
     uint64_t next;
@@ -717,7 +767,8 @@ typedef struct subquad_cache {
      */
     size_t turned;
     /**
-     * Written by the library: the largest Euclidean distance of a stored key from what was appended.
+     * Written by the library: the largest Euclidean distance of a stored key from what was appended, turned in
+     * real numbers.
      */
     float key_loss;
     /**
@@ -984,6 +1035,24 @@ int32_t subquad_attention_forward_with_bound(const struct subquad_attention *rul
                                              struct subquad_report *report);
 
 /**
+ * As subquad_attention_run_task, with the promise of subquad_attention_forward_with_bound: that of the whole call, for
+ * which every task looks at all of the input.
+ *
+ * # Safety
+ * As for subquad_attention_run_task.
+ */
+int32_t subquad_attention_run_task_with_bound(size_t index,
+                                              size_t count,
+                                              const struct subquad_attention *rules,
+                                              struct subquad_tensor q,
+                                              struct subquad_tensor k,
+                                              struct subquad_tensor v,
+                                              struct subquad_outputs outputs,
+                                              void *work,
+                                              size_t work_size,
+                                              struct subquad_report *report);
+
+/**
  * As subquad_attention_decode, with the promise of subquad_attention_forward_with_bound. Scores and sums of weights meet
  * a sixteenth of the roundings, so the bound is another one.
  *
@@ -1049,13 +1118,93 @@ int32_t subquad_attention_run_task(size_t index,
                                    struct subquad_report *report);
 
 /**
+ * As subquad_attention_tasks, for subquad_attention_decode: into how many tasks it can be split.
+ *
+ * Keys are not split, nor the query heads that share them, so that each is read once: tasks are problems, key heads and
+ * blocks of queries.
+ *
+ * # Safety
+ * As for subquad_attention_tasks.
+ */
+int32_t subquad_attention_decode_tasks(const struct subquad_attention *rules,
+                                       struct subquad_shape shape,
+                                       struct subquad_outputs outputs,
+                                       size_t wanted,
+                                       size_t *count);
+
+/**
+ * As subquad_attention_run_task, for subquad_attention_decode: task `index` of `count`, with scratch of
+ * subquad_attention_decode_need bytes.
+ *
+ * # Safety
+ * As for subquad_attention_run_task.
+ */
+int32_t subquad_attention_decode_run_task(size_t index,
+                                          size_t count,
+                                          const struct subquad_attention *rules,
+                                          struct subquad_tensor q,
+                                          struct subquad_tensor k,
+                                          struct subquad_tensor v,
+                                          struct subquad_outputs outputs,
+                                          void *work,
+                                          size_t work_size,
+                                          struct subquad_report *report);
+
+/**
+ * Into how many tasks subquad_attention_gradient can be split where `wanted` are, written to `count`: at least one, at
+ * most `wanted`.
+ *
+ * A task is some problems, or some key heads of one, with all their queries and keys. Those that add to the same number
+ * of the bias's gradient are never in different tasks: a bias of one problem for all leaves problems together, one of one
+ * head leaves heads together. (Gradients of sink logits are all in the first task.) Nor is anything cut that does not lie
+ * apart in memory: heads that are packed side by side in rows stay together, and where problems do, so do heads inside of
+ * them. Of `gradients` only sizes, strides and which are null are looked at.
+ *
+ * Errors as for subquad_attention_gradient_need, and with nothing written: SUBQUAD_E_NULL (`count`, or every gradient where
+ * there is something to write), SUBQUAD_E_SHAPE and SUBQUAD_E_OVERLAP (of a gradient, with the shape and with itself),
+ * SUBQUAD_E_PARAMETER (`wanted` is 0).
+ *
+ * # Safety
+ * Every pointer in the rules reaches as far as the shape says, and `count` points to a size_t.
+ */
+int32_t subquad_attention_gradient_tasks(const struct subquad_attention *rules,
+                                         struct subquad_shape shape,
+                                         struct subquad_gradients gradients,
+                                         size_t wanted,
+                                         size_t *count);
+
+/**
+ * Task `index` of `count` of subquad_attention_gradient with these arguments: when all have run, in any order and on any
+ * threads, the gradients hold the bits that one call gives.
+ *
+ * `count`, scratch (of subquad_attention_gradient_need bytes for each task), reports and errors are as for
+ * subquad_attention_run_task.
+ *
+ * # Safety
+ * Every pointer reaches as far as the sizes beside it say, and nobody else writes there during the call, but for other
+ * tasks of the same split, to the gradients.
+ */
+int32_t subquad_attention_gradient_run_task(size_t index,
+                                            size_t count,
+                                            const struct subquad_attention *rules,
+                                            struct subquad_tensor q,
+                                            struct subquad_tensor k,
+                                            struct subquad_tensor v,
+                                            struct subquad_upstream upstream,
+                                            struct subquad_gradients gradients,
+                                            void *work,
+                                            size_t work_size,
+                                            struct subquad_report *report);
+
+/**
  * The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
  *
  * Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
  * them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
  * where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
  * that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
- * class only. Problems and key heads (with their query heads) are independent: so to split the work.
+ * class only. Problems and key heads (with their query heads) are independent but for a bias that they share:
+ * subquad_attention_gradient_tasks splits the work.
  *
  * `rules`, `work` and `report` are those of subquad_attention_forward, `work` as many bytes as
  * subquad_attention_gradient_need says. `key_run` is not used.
@@ -1093,14 +1242,31 @@ int32_t subquad_attention_gradient_need(const struct subquad_attention *rules,
                                         size_t *bytes);
 
 /**
+ * Turns rows in place: row r of batch entry b, in all heads, by positions[b * rows + r], or by first + r if `positions` is
+ * null. What is not finite spoils its pair, and NaN is canonical.
+ *
+ * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE,
+ * SUBQUAD_E_OVERFLOW (of a size, or of first + rows), SUBQUAD_E_OVERLAP, SUBQUAD_E_PARAMETER (a base of 0 too: there is
+ * nothing to do), SUBQUAD_E_UNSUPPORTED.
+ *
+ * # Safety
+ * `rows` is as subquad_tensor_mut says, `positions` null or batch * rows long, and nobody else uses the rows.
+ */
+int32_t subquad_rotary_apply(struct subquad_rotary rotary,
+                             struct subquad_tensor_mut rows,
+                             const uint64_t *positions,
+                             uint64_t first);
+
+/**
  * Appends keys (1 x heads x n x dim) and values (1 x heads x n x value_dim) behind those that are there, rounded to the
  * formats of the cache; what that loses goes into the bound of subquad_cache_attend.
  *
  * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE, SUBQUAD_E_OVERFLOW,
  * SUBQUAD_E_OVERLAP (of the cache, its memory, and k or v), SUBQUAD_E_PARAMETER (an unknown format, more keys kept than
- * there is room for, no room to slide in, a block of 0, a loss below 0), SUBQUAD_E_RANGE (the table names a page that is
- * not there, or a number is too large for the format), SUBQUAD_E_MISMATCH (no cache of this shape comes to these
- * positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE. Where several apply it is one of them.
+ * there is room for, no room to slide in, a block of 0, a loss below 0, or as subquad_rotary says), SUBQUAD_E_RANGE (the
+ * table names a page that is not there, or a number is too large for the format, turned or not), SUBQUAD_E_MISMATCH (no
+ * cache of this shape comes to these positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE, SUBQUAD_E_UNSUPPORTED. Where several
+ * apply it is one of them.
  *
  * # Safety
  * Every pointer reaches as far as the sizes beside it say, and nobody else uses the cache during the call.
@@ -1128,41 +1294,6 @@ int32_t subquad_cache_evict(struct subquad_cache *cache,
 int32_t subquad_cache_length(const struct subquad_cache *cache, size_t *keys);
 
 /**
- * Attention of new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in the
- * order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
- *
- * `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
- * sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
- * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
- *
- * `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
- * subquad_cache_append.
- *
- * # Safety
- * As for subquad_attention_decode and subquad_cache_append.
- */
-int32_t subquad_cache_attend(const struct subquad_cache *cache,
-                             const struct subquad_attention *rules,
-                             struct subquad_tensor q,
-                             struct subquad_outputs outputs,
-                             int32_t want_bound,
-                             void *work,
-                             size_t work_size,
-                             struct subquad_report *report);
-
-/**
- * Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
- * for subquad_cache_append.
- *
- * # Safety
- * As for subquad_cache_append; `bytes` points to a size_t.
- */
-int32_t subquad_cache_attend_need(const struct subquad_cache *cache,
-                                  size_t query_heads,
-                                  size_t queries,
-                                  size_t *bytes);
-
-/**
  * Writes the cache to `to`, as many bytes as subquad_cache_save_need says (SUBQUAD_E_SHORT if `size` is less): keys in the
  * order of their positions, neither ring nor pages, little endian, with a checksum. Errors as for subquad_cache_append.
  *
@@ -1186,7 +1317,7 @@ int32_t subquad_cache_save_need(const struct subquad_cache *cache, size_t *bytes
  * others. All `size` bytes are one saved cache.
  *
  * Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_CORRUPT if a byte is wrong, missing or too many,
- * SUBQUAD_E_MISMATCH for another shape or other formats, SUBQUAD_E_FULL for more keys than there is room for,
+ * SUBQUAD_E_MISMATCH for another shape, other formats or another rotary, SUBQUAD_E_FULL for more keys than there is room for,
  * SUBQUAD_E_NON_FINITE for numbers that no cache takes, and the errors of subquad_cache_append.
  *
  * # Safety
@@ -1195,6 +1326,75 @@ int32_t subquad_cache_save_need(const struct subquad_cache *cache, size_t *bytes
 int32_t subquad_cache_load(struct subquad_cache *cache,
                            const void *from,
                            size_t size);
+
+/**
+ * Attention of a few new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in
+ * the order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
+ *
+ * `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
+ * sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
+ * not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
+ *
+ * `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
+ * subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_attention_decode and subquad_cache_append.
+ */
+int32_t subquad_cache_attend(const struct subquad_cache *cache,
+                             const struct subquad_attention *rules,
+                             struct subquad_tensor q,
+                             struct subquad_outputs outputs,
+                             int32_t want_bound,
+                             void *work,
+                             size_t work_size,
+                             struct subquad_report *report);
+
+/**
+ * As subquad_cache_attend, for many queries, as of a prompt: the bits of subquad_attention_forward over the same keys as
+ * f32 in plain memory. Keys and values are turned into f32 a run at a time, once for a block of queries.
+ *
+ * `work` is scratch as subquad_cache_forward_need says.
+ *
+ * # Safety
+ * As for subquad_cache_attend.
+ */
+int32_t subquad_cache_forward(const struct subquad_cache *cache,
+                              const struct subquad_attention *rules,
+                              struct subquad_tensor q,
+                              struct subquad_outputs outputs,
+                              int32_t want_bound,
+                              void *work,
+                              size_t work_size,
+                              struct subquad_report *report);
+
+/**
+ * Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
+ * for subquad_cache_append.
+ *
+ * # Safety
+ * As for subquad_cache_append; `bytes` points to a size_t.
+ */
+int32_t subquad_cache_attend_need(const struct subquad_cache *cache,
+                                  size_t query_heads,
+                                  size_t queries,
+                                  size_t *bytes);
+
+/**
+ * Bytes of scratch that subquad_cache_forward takes now for these rules and so many query heads and queries, written to
+ * `bytes`; with `want_scores` not 0, for a call that writes scores. Exact for the back end that `rules` force, or the best
+ * one of this machine. Errors as for subquad_cache_forward.
+ *
+ * # Safety
+ * As for subquad_cache_append; every pointer in the rules reaches as far as subquad_cache_forward reads, and `bytes`
+ * points to a size_t.
+ */
+int32_t subquad_cache_forward_need(const struct subquad_cache *cache,
+                                   const struct subquad_attention *rules,
+                                   size_t query_heads,
+                                   size_t queries,
+                                   int32_t want_scores,
+                                   size_t *bytes);
 
 /**
  * Exact attention for one head: what firmware links instead of subquad_attention_forward, at a fifth of its code and

@@ -4,6 +4,8 @@
 
 #[path = "bits/problem.rs"]
 mod problem;
+#[path = "bits/stored.rs"]
+mod stored;
 
 use problem::{Engine, Problem, Random, Solution, Tensor};
 use subquad::{kernels, Isa};

@@ -22,7 +22,9 @@ fn generated() -> String {
         "bound",
         "tasks",
         "gradient",
+        "rotary",
         "cache",
+        "cache/attend",
         "head",
         "kernels",
     ] {

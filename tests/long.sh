@@ -1,7 +1,7 @@
 #!/bin/sh
-# The full counts: every f32 through exp, tanh and the softmax weight, 100 000 random problems for the bits, 20 000 for
-# the semantics, a million appends and evictions of a cache; and a race against attention composed of other crates. Ten
-# minutes or so on two cores; the last output is kept under benches/records.
+# The full counts: every f32 through exp, tanh and the softmax weight, a third of 2^32 angles through cos and sin, 100 000
+# random problems for the bits, 20 000 for the semantics, a million appends and evictions of a cache; and a race against
+# attention composed of other crates. Ten minutes or so on two cores; the last output is kept under benches/records.
 #
 #     sh tests/long.sh | tee benches/records/long.txt
 set -eu

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use subquad::attention::{
     Cache, CacheShape, Decode, Exact, Fit, FitGradients, FitInputs, Gradient, Gradients, Head, Offset,
 };
-use subquad::attention::{Outputs, Partial, Rules, Segments, Shape, Stage, Store, Upstream};
+use subquad::attention::{Outputs, Partial, Rotary, Rules, Segments, Shape, Stage, Store, Upstream};
 use subquad::{kernels, Error, Isa, MatMut, MatRef, Scratch, TensorMut, TensorRef};
 
 thread_local! {
@@ -221,8 +221,10 @@ fn a_cache_allocates_nothing() {
     let (mut k, mut scales, mut v) = (vec![0i8; rows * 5], vec![0.0; rows], vec![0u16; rows * 3]);
     let (new_k, new_v, q) = (numbers(2 * tokens * 5), numbers(2 * tokens * 3), numbers(4 * 5));
     let (mut out, mut saved, mut work) = (vec![0.0; 4 * 3], vec![0; 1 << 14], vec![MaybeUninit::uninit(); 1 << 16]);
+    let (rotary, mut room) = (Rotary::new(5, 4, 10_000.0).unwrap(), [0.0; 9]);
     let bound = without_memory("a cache", || {
-        let mut cache = Cache::new(shape, Store::I8(&mut k, &mut scales), Store::F16(&mut v))?.with_sliding()?;
+        let cache = Cache::new(shape, Store::I8(&mut k, &mut scales), Store::F16(&mut v))?.with_sliding()?;
+        let mut cache = cache.with_rotary(rotary, &mut room)?;
         cache.append(
             TensorRef::new(&new_k, [1, 2, tokens, 5])?,
             TensorRef::new(&new_v, [1, 2, tokens, 3])?,
@@ -236,8 +238,14 @@ fn a_cache_allocates_nothing() {
             ..Outputs::default()
         };
         let q = TensorRef::new(&q, [1, 4, 1, 5])?;
-        let report = cache.attend(&plan, q, outputs, &mut Scratch::new(&mut work))?;
-        Ok(report.bound.value)
+        let few = cache.attend(&plan, q, outputs, &mut Scratch::new(&mut work))?;
+        let plan = cache.exact(4, 1)?.with_bound();
+        let outputs = Outputs {
+            out: Some(TensorMut::new(&mut out, [1, 4, 1, 3])?),
+            ..Outputs::default()
+        };
+        let many = cache.forward(&plan, q, outputs, &mut Scratch::new(&mut work))?;
+        Ok(few.bound.value + many.bound.value)
     });
     assert!(bound.is_finite());
 }

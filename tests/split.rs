@@ -2,6 +2,11 @@
 
 mod reference;
 
+#[path = "split/decode.rs"]
+mod decode;
+#[path = "split/gradient.rs"]
+mod gradient;
+
 use reference::{head, noise, Case, Grid, UNWRITTEN};
 use std::mem::MaybeUninit;
 use subquad::attention::{Exact, Offset, Outputs, Partial, Shape, Stage};

@@ -2,9 +2,9 @@
 
 use super::{memory, Aligned, Bytes};
 use subquad::attention::{Exact, Gradient, Gradients, Outputs, Rules, Shape, Upstream};
-use subquad::{Isa, MatMut, MatRef, Scratch};
+use subquad::{Error, Isa, Report, Scratch, TensorMut, TensorRef};
 
-/// One head, run forwards once.
+/// Some heads, run forwards once.
 pub struct Backward {
     shape: Shape,
     causal: bool,
@@ -16,12 +16,13 @@ pub struct Backward {
     lse: Aligned,
     /// Gradients of queries, keys and values.
     pub gradients: [Aligned; 3],
-    bytes: Bytes,
+    /// Scratch of one thread, and of another.
+    bytes: [Bytes; 2],
 }
 
 impl Backward {
-    pub fn new(n: usize, dim: usize, isa: Isa, causal: bool) -> Backward {
-        let shape = Shape::head(n, n, dim, dim);
+    /// As many queries as keys, as many key heads as query heads, and values as wide as keys.
+    pub fn new(shape: Shape, isa: Isa, causal: bool) -> Backward {
         let rules = if causal {
             Rules::new().with_causal()
         } else {
@@ -35,61 +36,84 @@ impl Backward {
             .and_then(|plan| plan.with_rules(rules))
             .unwrap()
             .with_isa(isa);
+        let rows = shape.query_heads * shape.queries;
         let mut call = Backward {
             shape,
             causal,
             forward,
             plan,
-            inputs: [1, 2, 3, 4].map(|seed| Aligned::normal(n * dim, seed)),
-            out: Aligned::zeros(n * dim),
-            lse: Aligned::zeros(n),
-            gradients: [0; 3].map(|_| Aligned::zeros(n * dim)),
-            bytes: memory(forward.need().or(plan.need())),
+            inputs: [1, 2, 3, 4].map(|seed| Aligned::normal(rows * shape.dim, seed)),
+            out: Aligned::zeros(rows * shape.dim),
+            lse: Aligned::zeros(rows),
+            gradients: [0; 3].map(|_| Aligned::zeros(rows * shape.dim)),
+            bytes: [0; 2].map(|_| memory(forward.need().or(plan.need()))),
         };
-        call.forward();
+        call.forward(1);
         call
     }
 
-    pub fn forward(&mut self) {
-        let (n, dim) = (self.shape.queries, self.shape.dim);
-        let [q, k, v, _] = self.inputs.each_ref().map(|x| MatRef::new(x, n, dim).unwrap().into());
+    /// The attention itself, by one thread or two.
+    pub fn forward(&mut self, threads: usize) {
+        let plan = &self.forward;
+        let [q, k, v, _] = self.inputs.each_ref().map(|x| view(x, self.shape, self.shape.dim));
         let outputs = Outputs {
-            out: Some(MatMut::new(&mut self.out, n, dim).unwrap().into()),
-            lse: Some(MatMut::new(&mut self.lse, n, 1).unwrap().into()),
+            out: Some(view_mut(&mut self.out, self.shape, self.shape.dim)),
+            lse: Some(view_mut(&mut self.lse, self.shape, 1)),
             ..Outputs::default()
         };
-        let report = self.forward.run(q, k, v, outputs, &mut Scratch::new(&mut self.bytes));
-        assert!(report.is_ok());
+        let (one, other) = plan.share(outputs, threads).unwrap().split_at(1);
+        let [a, b] = &mut self.bytes;
+        both(
+            || plan.run_share(q, k, v, one, &mut Scratch::new(a)),
+            (!other.is_empty()).then_some(|| plan.run_share(q, k, v, other, &mut Scratch::new(b))),
+        );
     }
 
-    pub fn run(&mut self) {
-        let (n, dim) = (self.shape.queries, self.shape.dim);
-        let [q, k, v, d_out] = self.inputs.each_ref().map(|x| MatRef::new(x, n, dim).unwrap().into());
+    /// The gradient, by one thread or two.
+    pub fn run(&mut self, threads: usize) {
+        let (plan, shape) = (&self.plan, self.shape);
+        let [q, k, v, d_out] = self.inputs.each_ref().map(|x| view(x, shape, shape.dim));
         let upstream = Upstream {
-            out: MatRef::new(&self.out, n, dim).unwrap().into(),
+            out: view(&self.out, shape, shape.dim),
             d_out,
-            lse: MatRef::new(&self.lse, n, 1).unwrap().into(),
+            lse: view(&self.lse, shape, 1),
             d_lse: None,
         };
-        let [dq, dk, dv] = self
-            .gradients
-            .each_mut()
-            .map(|x| Some(MatMut::new(x, n, dim).unwrap().into()));
+        let [dq, dk, dv] = self.gradients.each_mut().map(|x| Some(view_mut(x, shape, shape.dim)));
         let to = Gradients {
             q: dq,
             k: dk,
             v: dv,
             ..Gradients::default()
         };
-        let report = self.plan.run(q, k, v, upstream, to, &mut Scratch::new(&mut self.bytes));
-        assert!(report.is_ok());
+        let (one, other) = plan.share(to, threads).unwrap().split_at(1);
+        let [a, b] = &mut self.bytes;
+        both(
+            || plan.run_share(q, k, v, upstream, one, &mut Scratch::new(a)),
+            (!other.is_empty()).then_some(|| plan.run_share(q, k, v, upstream, other, &mut Scratch::new(b))),
+        );
+    }
+
+    /// Bits of all that was computed.
+    pub fn bits(&self) -> Vec<u32> {
+        let all = self.gradients.iter().chain([&self.out, &self.lse]);
+        all.flat_map(|x| x.iter().map(|x| x.to_bits())).collect()
     }
 
     /// Useful flops: five products per pair of query and key that sees it.
     pub fn flops(&self) -> f64 {
+        10.0 * self.products()
+    }
+
+    /// Useful flops of the attention itself: two products.
+    pub fn forward_flops(&self) -> f64 {
+        4.0 * self.products()
+    }
+
+    fn products(&self) -> f64 {
         let n = self.shape.queries;
         let pairs = if self.causal { n * (n + 1) / 2 } else { n * n };
-        10.0 * (pairs * self.shape.dim) as f64
+        (self.shape.query_heads * pairs * self.shape.dim) as f64
     }
 
     /// Along a few directions, the gradient against the slope of `sum of out * d_out` in f64.
@@ -127,15 +151,16 @@ impl Backward {
 
     /// Sum of out * d_out in f64, for inputs that `number` gives.
     fn objective(&self, number: impl Fn(usize, usize) -> f64) -> f64 {
-        let (n, dim) = (self.shape.queries, self.shape.dim);
+        let (n, heads, dim) = (self.shape.queries, self.shape.query_heads, self.shape.dim);
         let scale = 1.0 / (dim as f64).sqrt();
-        let all = |x: usize| -> Vec<f64> { (0..n * dim).map(|i| number(x, i)).collect() };
+        let all = |x: usize| -> Vec<f64> { (0..heads * n * dim).map(|i| number(x, i)).collect() };
         let [q, k, v, d_out] = [0, 1, 2, 3].map(all);
         let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
         let row = |i: usize| {
-            let seen = if self.causal { i + 1 } else { n };
+            let first = i / n * n;
+            let end = if self.causal { i + 1 } else { first + n };
             let (mut sum, mut total) = (0.0, 0.0);
-            for j in 0..seen {
+            for j in first..end {
                 let part = |x: &[f64], i: usize| x[i * dim..(i + 1) * dim].to_vec();
                 let weight = (scale * dot(&part(&q, i), &part(&k, j))).exp();
                 sum += weight;
@@ -143,6 +168,29 @@ impl Backward {
             }
             total / sum
         };
-        (0..n).map(row).sum()
+        (0..heads * n).map(row).sum()
+    }
+}
+
+fn view(x: &[f32], shape: Shape, cols: usize) -> TensorRef<'_, f32> {
+    TensorRef::new(x, [1, shape.query_heads, shape.queries, cols]).unwrap()
+}
+
+fn view_mut(x: &mut [f32], shape: Shape, cols: usize) -> TensorMut<'_, f32> {
+    TensorMut::new(x, [1, shape.query_heads, shape.queries, cols]).unwrap()
+}
+
+/// Both at the same time, if there are two.
+fn both<A, B>(one: A, other: Option<B>)
+where
+    A: FnOnce() -> Result<Report, Error>,
+    B: FnOnce() -> Result<Report, Error> + Send,
+{
+    match other {
+        None => assert!(one().is_ok()),
+        Some(other) => std::thread::scope(|scope| {
+            let other = scope.spawn(other);
+            assert!(one().is_ok() && other.join().unwrap().is_ok());
+        }),
     }
 }

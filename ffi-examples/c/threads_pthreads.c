@@ -1,4 +1,5 @@
-/* Attention on threads of the host: each takes the next task until there is none. The bits are those of one thread.
+/* Attention and its gradient on threads of the host: each takes the next task until there is none. The bits are those of
+ * one thread.
  *
  *     threads_pthreads [threads]        (4)
  */
@@ -6,11 +7,14 @@
 
 #include "threads.h"
 
+enum { MOST = 64 };
+
 /* What the threads share. */
 typedef struct {
     problem problem;
     pthread_mutex_t lock;
-    size_t left, count;
+    int pass;
+    size_t left;
     int32_t status;
 } crew;
 
@@ -28,12 +32,10 @@ static int next(crew *c, size_t *index)
 static void *work_on(void *argument)
 {
     crew *c = argument;
-    problem *p = &c->problem;
-    void *work = malloc(p->need); /* scratch of this thread */
+    void *work = malloc(c->problem.need); /* scratch of this thread */
     int32_t status = work == NULL ? SUBQUAD_E_SHORT : SUBQUAD_OK;
     for (size_t index; status == SUBQUAD_OK && next(c, &index);)
-        status = subquad_attention_run_task(index, c->count, &p->rules, p->tq, p->tk, p->tv, outputs_to(p->out), work,
-                                            p->need, NULL);
+        status = run_task(&c->problem, c->pass, index, work, NULL);
     free(work);
     if (status != SUBQUAD_OK) {
         pthread_mutex_lock(&c->lock);
@@ -43,30 +45,42 @@ static void *work_on(void *argument)
     return NULL;
 }
 
+/* All tasks of a pass, by so many threads or those that can be had; how many there were. */
+static size_t run_pass(crew *c, int pass, size_t wanted)
+{
+    pthread_t threads[MOST];
+    size_t started = 0;
+
+    c->pass = pass;
+    c->left = c->problem.count[pass];
+    while (started < wanted && pthread_create(&threads[started], NULL, work_on, c) == 0)
+        started++;
+    if (started < wanted)
+        work_on(c); /* fewer threads than wished for do the same */
+    for (size_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    return started;
+}
+
 int main(int argc, char **argv)
 {
-    enum { MOST = 64 };
     const size_t wanted = argc > 1 ? strtoul(argv[1], NULL, 10) : 4;
-    pthread_t threads[MOST];
     crew c = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    const problem *p = &c.problem;
     size_t started = 0;
 
     if (wanted == 0 || wanted > MOST)
         return 2;
-    c.status = prepare(&c.problem, wanted, &c.count);
-    c.left = c.status == SUBQUAD_OK ? c.count : 0;
-    while (started < wanted && pthread_create(&threads[started], NULL, work_on, &c) == 0)
-        started++;
-    if (started < wanted)
-        work_on(&c); /* fewer threads than wished for do the same */
-    for (size_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    c.status = prepare(&c.problem, wanted);
+    for (int pass = 0; pass < PASSES && c.status == SUBQUAD_OK; pass++)
+        started = run_pass(&c, pass, wanted);
     if (c.status != SUBQUAD_OK) {
         fprintf(stderr, "threads_pthreads: %s\n", subquad_status_message(c.status));
         return 1;
     }
-    const int same = same_bits(&c.problem);
-    printf("%zu threads, %zu tasks: %s\n", started, c.count, same ? "the bits of one thread" : "OTHER BITS");
-    free(c.problem.q);
+    const int same = same_bits(p);
+    printf("%zu threads, %zu tasks forward and %zu back: %s\n", started, p->count[FORWARD], p->count[BACK],
+           same ? "the bits of one thread" : "OTHER BITS");
+    free(p->memory);
     return same ? 0 : 1;
 }

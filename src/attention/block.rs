@@ -3,12 +3,13 @@
 use super::outputs::Sums;
 use super::reach::{Cursor, Reach, Run};
 use super::rules::{At, Rules};
+use super::source::{Rooms, Source};
 use super::Shape;
 use crate::error::Error;
 use crate::kernels::{self, Lanes};
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::TensorRef;
+use crate::view::{MatRef, TensorRef};
 
 /// Most lanes of a block over all back ends of this build.
 pub(super) const MOST_LANES: usize = kernels::most_block_lanes();
@@ -138,7 +139,6 @@ impl<'s> Block<'s> {
         run: usize,
         biased: bool,
     ) -> Result<Self, Error> {
-        scratch.check(Self::need(shape, lanes, run, biased))?;
         let rows = block_rows(shape, lanes);
         Ok(Block {
             lanes,
@@ -178,7 +178,7 @@ impl<'s> Block<'s> {
     }
 
     /// Queries into lanes, scaled. Unused lanes are zero.
-    pub(super) fn load(&mut self, input: &Input<'_>, place: &Place) {
+    pub(super) fn load<K>(&mut self, input: &Input<'_, K>, place: &Place) {
         let scale = input.rules.scale2(input.shape.dim);
         let lanes = self.lanes.max(1);
         for (p, q_t) in self.q_t.chunks_exact_mut((self.dim * lanes).max(1)).enumerate() {
@@ -194,11 +194,17 @@ impl<'s> Block<'s> {
     }
 
     /// All keys, in order. Returns how many panels took a second pass.
-    pub(super) fn run(&mut self, input: &Input<'_>, place: &Place, watch: &mut impl Watch) -> usize {
+    pub(super) fn run<K: Source>(
+        &mut self,
+        input: &Input<'_, K>,
+        place: &Place,
+        rooms: &mut Rooms<'_, K>,
+        watch: &mut impl Watch,
+    ) -> usize {
         let mut again = [true; PANELS];
         self.near = [kernels::weighs_near(input.isa); PANELS];
         self.max.fill(kernels::NOTHING);
-        self.pass(input, place, watch, &mut again);
+        self.pass(input, place, rooms, watch, &mut again);
         for (p, again) in again.iter_mut().enumerate() {
             // A sum may have overflowed only because its reference was still low.
             *again |= place.panel(p, self.lanes).used > 0 && !all_finite(self.panel(p, 0).out);
@@ -208,7 +214,7 @@ impl<'s> Block<'s> {
             // Some weight may have lost bits, or some sum its finite value, under a reference that was raised later. With
             // the last reference known from the start there is nothing to rescale, and the result is the one that every
             // cut into runs agrees on.
-            self.pass(input, place, watch, &mut again);
+            self.pass(input, place, rooms, watch, &mut again);
         }
         repeated
     }
@@ -216,8 +222,15 @@ impl<'s> Block<'s> {
     /// One pass of the panels in `wanted` over their keys, from the references in `max`; leaves the panels that should
     /// be repeated.
     ///
-    /// Panels take turns at a run of keys, so that it is read from memory once for all of them.
-    fn pass<W: Watch>(&mut self, input: &Input<'_>, place: &Place, watch: &mut W, wanted: &mut [bool; PANELS]) {
+    /// Panels take turns at a run of keys, so that it is read from memory, and widened, once for all of them.
+    fn pass<K: Source, W: Watch>(
+        &mut self,
+        input: &Input<'_, K>,
+        place: &Place,
+        rooms: &mut Rooms<'_, K>,
+        watch: &mut W,
+        wanted: &mut [bool; PANELS],
+    ) {
         let mut cursors = [Cursor::DONE; PANELS];
         for (p, (cursor, &wanted)) in cursors.iter_mut().zip(wanted.iter()).enumerate() {
             let part = place.panel(p, self.lanes);
@@ -234,9 +247,10 @@ impl<'s> Block<'s> {
             .min()
         {
             let limit = start.saturating_add(self.run);
+            rooms.empty(start);
             for (p, (cursor, again)) in cursors.iter_mut().zip(wanted.iter_mut()).enumerate() {
                 while let Some(run) = cursor.next_before(limit, self.run) {
-                    *again |= self.step(input, p, &place.panel(p, self.lanes), run, watch);
+                    *again |= self.step(input, p, &place.panel(p, self.lanes), run, rooms, watch);
                 }
             }
         }
@@ -260,16 +274,24 @@ impl<'s> Block<'s> {
     }
 
     /// One run of keys for one panel; whether the panel should be repeated.
-    fn step(&mut self, input: &Input<'_>, p: usize, place: &Place, run: Run, watch: &mut impl Watch) -> bool {
+    fn step<K: Source>(
+        &mut self,
+        input: &Input<'_, K>,
+        p: usize,
+        place: &Place,
+        run: Run,
+        rooms: &mut Rooms<'_, K>,
+        watch: &mut impl Watch,
+    ) -> bool {
         let (isa, lanes) = (input.isa, self.lanes);
         let size = (run.end - run.start).saturating_mul(lanes);
-        let v = input.v.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
+        let (k, v) = rooms.rows(input, place, run);
         let mut panel = self.panel(p, size);
         let cap = input.rules.cap2();
-        panel.score(input, place, run, cap, |tile| watch.raw(place, run.start, tile, lanes));
+        panel.score(isa, k, cap, |tile| watch.raw(place, run.start, tile, lanes));
         watch.capped(place, run.start, panel.tile, lanes);
         if run.whole {
-            let repeat = panel.weigh(input, place, run, cap);
+            let repeat = panel.weigh(isa, k, cap);
             kernels::values(isa, panel.tile, v, panel.factor, panel.out);
             return repeat;
         }
@@ -306,12 +328,11 @@ impl Panel<'_> {
     }
 
     /// Scores of a run, capped if `cap` is not 0; `raw` sees them before.
-    fn score(&mut self, input: &Input<'_>, place: &Place, run: Run, cap: f32, raw: impl FnOnce(&[f32])) {
-        let k = input.k.matrix(place.batch, place.kv_head).row_range(run.start..run.end);
-        kernels::scores(input.isa, self.q_t, k, self.tile);
+    fn score(&mut self, isa: Isa, k: MatRef<'_, f32>, cap: f32, raw: impl FnOnce(&[f32])) {
+        kernels::scores(isa, self.q_t, k, self.tile);
         raw(self.tile);
         if cap != 0.0 {
-            kernels::cap(input.isa, self.tile, cap);
+            kernels::cap(isa, self.tile, cap);
         }
     }
 
@@ -326,18 +347,18 @@ impl Panel<'_> {
     }
 
     /// Scores of a run that no mask touches into weights; whether the panel should be repeated.
-    fn weigh(&mut self, input: &Input<'_>, place: &Place, run: Run, cap: f32) -> bool {
+    fn weigh(&mut self, isa: Isa, k: MatRef<'_, f32>, cap: f32) -> bool {
         if *self.near {
             let (tile, lanes) = self.softmax();
-            if let Some(repeat) = kernels::weigh_near(input.isa, tile, lanes) {
+            if let Some(repeat) = kernels::weigh_near(isa, tile, lanes) {
                 return repeat;
             }
             // Where scores once were far apart they will be again.
             *self.near = false;
-            self.score(input, place, run, cap, |_| ());
+            self.score(isa, k, cap, |_| ());
         }
         let (tile, lanes) = self.softmax();
-        kernels::weigh(input.isa, tile, lanes, false)
+        kernels::weigh(isa, tile, lanes, false)
     }
 }
 
@@ -361,7 +382,7 @@ pub(super) fn all_finite(x: &[f32]) -> bool {
 }
 
 /// What each lane adds to the scores of keys `start..`: minus infinity where it does not see the key.
-pub(super) fn fill_bias(bias: &mut [f32], lanes: usize, input: &Input<'_>, place: &Place, start: usize) {
+pub(super) fn fill_bias<K>(bias: &mut [f32], lanes: usize, input: &Input<'_, K>, place: &Place, start: usize) {
     let dense = input.rules.dense();
     for lane in 0..lanes {
         let column = bias.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes.max(1));

@@ -1,22 +1,19 @@
 //! Keys and values that arrive one after the other: kept in the caller's memory, in fewer bits, with a bound.
 
+mod append;
+mod attend;
 mod saved;
 mod store;
+mod turned;
 
 pub use store::Store;
 
 use super::certificate::Loss;
-use super::decode::Decode;
-use super::outputs::Outputs;
-use super::rules::Offset;
-use super::slots::{Pages, Sequence, Slots};
-use super::{Rules, Shape};
-use crate::bound::sum_up;
+use super::slots::Pages;
+use crate::bound::{product_up, UNIT};
 use crate::error::Error;
-use crate::report::Report;
-use crate::scratch::Scratch;
-use crate::view::TensorRef;
-use core::ops::Range;
+use crate::math;
+use turned::Turner;
 
 /// The sizes of a [`Cache`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +63,9 @@ impl Progress {
 /// [`with_sliding`](Cache::with_sliding), lets the oldest go by itself: a window with sinks. With
 /// [`with_pages`](Cache::with_pages), rows lie in blocks of equal length wherever a table says.
 ///
-/// [`Decode`] reads the keys where they lie, in the order of their positions: the bits are those of the same keys one after
-/// the other in plain memory, whatever the ring has turned and wherever the pages are.
+/// [`Decode`](super::Decode), for few queries, and [`Exact`](super::Exact), for many, read the keys where they lie, in the
+/// order of their positions: the bits are those of the same keys one after the other in plain memory, whatever the ring has
+/// turned and wherever the pages are.
 ///
 /// ```
 /// use subquad::attention::{Cache, CacheShape, Outputs, Store};
@@ -98,6 +96,7 @@ pub struct Cache<'a> {
     values: Store<'a>,
     pages: Option<Pages<'a>>,
     sliding: bool,
+    turner: Option<Turner<'a>>,
     progress: Progress,
 }
 
@@ -155,6 +154,7 @@ impl<'a> Cache<'a> {
             values,
             pages,
             sliding: false,
+            turner: None,
             progress: Progress::start(shape.capacity),
         })
     }
@@ -224,6 +224,24 @@ impl<'a> Cache<'a> {
         self.progress
     }
 
+    /// What storing has lost, over the rows that are there: at most the loss so far, and of integers at most what their
+    /// scales leave room for, so that the bound forgets what was evicted; but for keys that were turned, which have lost
+    /// more than their scales know. Cost: a look at every scale.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        let Loss { key, value } = self.progress.loss;
+        let [keys, values] = [&self.keys, &self.values].map(|store| store.most_lost(self.places()));
+        // The distance of rows whose numbers are all that far apart.
+        let length = product_up(math::sqrt(self.shape.dim as f32), 1.0 + 4.0 * UNIT);
+        Loss {
+            key: match self.turner {
+                Some(_) => key,
+                None => key.min(product_up(keys, length)),
+            },
+            value: value.min(values),
+        }
+    }
+
     /// The sizes.
     #[must_use]
     pub const fn shape(&self) -> CacheShape {
@@ -265,54 +283,6 @@ impl<'a> Cache<'a> {
         self.progress = Progress::start(self.shape.capacity);
     }
 
-    /// Appends `(1, heads, n, dim)` keys and `(1, heads, n, value_dim)` values, and returns their positions.
-    ///
-    /// Errors, with nothing written: [`Error::Shape`], [`Error::Full`], [`Error::NonFinite`], and [`Error::Range`] for a
-    /// number that is too large for the format.
-    pub fn append(&mut self, k: TensorRef<'_, f32>, v: TensorRef<'_, f32>) -> Result<Range<u64>, Error> {
-        let CacheShape {
-            heads,
-            dim,
-            value_dim,
-            capacity,
-            ..
-        } = self.shape;
-        let n = k.rows();
-        let shape = |t: &TensorRef<'_, f32>| (t.batch(), t.heads(), t.rows(), t.cols());
-        if shape(&k) != (1, heads, n, dim) || shape(&v) != (1, heads, n, value_dim) {
-            return Err(Error::Shape);
-        }
-        let Progress { next, .. } = self.progress;
-        let end = next.checked_add(n as u64).ok_or(Error::Overflow)?;
-        if !self.sliding && n > capacity - self.len() {
-            return Err(Error::Full);
-        }
-        for (head, row) in (0..heads).flat_map(|head| (0..n).map(move |row| (head, row))) {
-            self.keys.check(k.matrix(0, head).row(row))?;
-            self.values.check(v.matrix(0, head).row(row))?;
-        }
-        for row in 0..n {
-            self.push(|head| (k.matrix(0, head).row(row), v.matrix(0, head).row(row)));
-        }
-        Ok(next..end)
-    }
-
-    /// Stores the next key and value of every head; the oldest goes if there is no room.
-    fn push<'r>(&mut self, rows: impl Fn(usize) -> (&'r [f32], &'r [f32])) {
-        if self.len() == self.shape.capacity {
-            self.progress.first = self.oldest() + 1;
-        }
-        let at = self.row_of(self.progress.next);
-        for head in 0..self.shape.heads {
-            let (k, v) = rows(head);
-            let at = self.place_of(at, head);
-            let [key, _] = self.keys.write(at, k);
-            let [_, value] = self.values.write(at, v);
-            self.progress.loss = self.progress.loss.or(Loss { key, value });
-        }
-        self.progress.next += 1;
-    }
-
     /// The row of the ring that a position has.
     fn row_of(&self, position: u64) -> usize {
         let CacheShape { capacity, kept, .. } = self.shape;
@@ -343,74 +313,5 @@ impl<'a> Cache<'a> {
             self.progress.first = self.oldest() + n as u64;
         }
         Ok(())
-    }
-
-    /// A plan for `queries` new queries of `query_heads` heads against the keys that are there. The last query stands at
-    /// the last key, see [`Offset::ToEnd`]; add `with_rules(...)` to limit what the others see. Rules count keys as they
-    /// are there, the kept ones first: a window of the cache needs no rule, and slopes measure distances among what is left.
-    pub fn decode(&self, query_heads: usize, queries: usize) -> Result<Decode<'static>, Error> {
-        Decode::new(self.call(query_heads, queries))?.with_rules(Rules::new().with_offset(Offset::ToEnd))
-    }
-
-    fn call(&self, query_heads: usize, queries: usize) -> Shape {
-        Shape {
-            batch: 1,
-            query_heads,
-            kv_heads: self.shape.heads,
-            queries,
-            keys: self.len(),
-            dim: self.shape.dim,
-            value_dim: self.shape.value_dim,
-        }
-    }
-
-    /// Runs a plan made for this many keys; otherwise [`Error::Shape`]. With a bound, it is about the keys and values as
-    /// they were appended.
-    pub fn attend(
-        &self,
-        plan: &Decode<'_>,
-        q: TensorRef<'_, f32>,
-        outputs: Outputs<'_>,
-        scratch: &mut Scratch<'_>,
-    ) -> Result<Report, Error> {
-        let shape = self.call(q.heads(), q.rows());
-        if (q.batch(), q.cols()) != (1, self.shape.dim) {
-            return Err(Error::Shape);
-        }
-        let [keys, values] = self.sequences()?;
-        plan.attend(shape, self.progress.loss, [keys, values], q, outputs, scratch)
-    }
-
-    /// Keys and values in the order of their positions.
-    fn sequences(&self) -> Result<[Sequence<'_>; 2], Error> {
-        let CacheShape {
-            heads,
-            dim,
-            value_dim,
-            capacity,
-            kept,
-        } = self.shape;
-        let block = self.pages.map_or(capacity, |pages| pages.block);
-        let pages = self.pages_in_memory();
-        let slots = Slots {
-            kept,
-            turn: self.row_of(self.oldest()).saturating_sub(kept),
-            ring: capacity - kept,
-            pages: self.pages,
-        };
-        let keys = self.keys.view([pages, heads, block, dim])?;
-        let values = self.values.view([pages, heads, block, value_dim])?;
-        Ok([keys, values].map(|rows| Sequence { rows, slots }))
-    }
-}
-
-impl Loss {
-    /// Both losses, one after the other.
-    #[must_use]
-    pub(super) fn plus(self, other: Loss) -> Loss {
-        Loss {
-            key: sum_up(self.key, other.key),
-            value: sum_up(self.value, other.value),
-        }
     }
 }

@@ -42,8 +42,8 @@
 //! key of its row, whatever the products are: its weight is 0 here and less than 2^-150 in truth. Without that, masks
 //! written as -1e9 would make every promise empty.
 //!
-//! Integers with a scale per row: a score is multiplied by the scale of its key, a weight by that of its value; P and
-//! W + n + 2 are one more. What storing has lost ([`Loss`]; the originals k, v became k', v'):
+//! Integers with a scale per row: `Exact` multiplies every number by it, `Decode` the score of a key and the weight of a
+//! value. Either way P and W + n + 2 are one more. What storing has lost ([`Loss`]; the originals k, v became k', v'):
 //!
 //! ```text
 //! |k - k'| <= eta          E += scale * max |q| * eta, before the cap (lemma L8: Cauchy-Schwarz)
@@ -65,7 +65,8 @@ use super::rules::At;
 use super::slots::Sequence;
 use crate::bound::{gamma, product_up, sum_up, Bound, UNIT};
 use crate::view::Format;
-use scores::{largest_key_norm, largest_norm, Scores};
+pub(super) use scores::largest_norm;
+use scores::{largest_key_norm, Scores};
 
 /// Where a kernel adds, and so how many roundings a term meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +174,15 @@ impl Loss {
             },
         }
     }
+
+    /// Both losses, one after the other.
+    #[must_use]
+    pub(super) fn plus(self, other: Loss) -> Loss {
+        Loss {
+            key: sum_up(self.key, other.key),
+            value: sum_up(self.value, other.value),
+        }
+    }
 }
 
 /// The worst case over all heads, for a kernel that adds in this order, against the originals that `loss` is about.
@@ -272,7 +282,7 @@ struct Values {
     range: f32,
     /// The largest value.
     size: f32,
-    /// Roundings that a weight meets on its way to a value: one, if the value has a scale.
+    /// Roundings that a product of weight and value meets besides: one, if the value has a scale.
     scaled: usize,
 }
 

@@ -2,19 +2,20 @@
 
 mod work;
 
-use super::block::{Input, Place};
+use super::block::Input;
 use super::certificate::{rounding, Loss, Order, Rounding};
 use super::exact::Exact;
-use super::outputs::Outputs;
+use super::outputs::{check_layouts, Outputs};
 use super::rules::Rules;
-use super::slots::Sequence;
+use super::slots::{Keys, Sequence};
+use super::split::{Grain, Share, Task, Tasks};
 use super::Shape;
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{RowsRef, TensorRef};
-use work::{Keys, Work, ROWS};
+use crate::view::{Layout, RowsRef, TensorRef};
+use work::{Work, ROWS};
 
 /// Exact attention whose cost is reading the keys and values once.
 ///
@@ -142,6 +143,65 @@ impl<'a> Decode<'a> {
         self.run_input(&self.input(q, k.into(), v.into())?, outputs, scratch, promise)
     }
 
+    /// The work of [`run_rows`](Decode::run_rows) in up to `wanted` tasks, to be shared out among threads; see [`Share`].
+    ///
+    /// Batch entries, key heads and queries may be in different tasks; keys and the heads that read them are not, so that
+    /// all are read once. Fewer tasks and errors as for [`Exact::share`](super::Exact::share).
+    pub fn share<'o>(&self, outputs: Outputs<'o>, wanted: usize) -> Result<Share<Outputs<'o>>, Error> {
+        let tasks = self.tasks(&outputs.layouts(), wanted)?;
+        Ok(Share::whole(tasks, outputs))
+    }
+
+    /// The tasks of a call with outputs that lie like this; those of [`share`](Decode::share), with its errors.
+    pub(crate) fn tasks(&self, layouts: &[Option<&Layout>; 4], wanted: usize) -> Result<Tasks, Error> {
+        check_layouts(layouts, &self.shape)?;
+        let grain = Grain {
+            group: false,
+            panel: Some(ROWS),
+        };
+        Tasks::new(self.shape, layouts, grain, wanted)
+    }
+
+    /// A share of the work, as [`Exact::run_share`](super::Exact::run_share).
+    pub fn run_share<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: RowsRef<'v>,
+        v: RowsRef<'v>,
+        share: Share<Outputs<'_>>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let input = self.input(q, k, v)?;
+        self.run_tasks(&input, share, scratch, &self.promise(&input))
+    }
+
+    /// [`run_share`](Decode::run_share) with a promise from elsewhere.
+    #[cfg(feature = "capi")]
+    pub(crate) fn run_share_promised<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        share: Share<Outputs<'_>>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        self.run_tasks(&self.input(q, k.into(), v.into())?, share, scratch, promise)
+    }
+
+    /// The tasks of a share, one after the other.
+    pub(super) fn run_tasks(
+        &self,
+        input: &Keys<'_>,
+        share: Share<Outputs<'_>>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
+        share.each(&self.shape, |task, outputs| {
+            self.run_task(input, task, outputs, scratch, promise)
+        })
+    }
+
     /// The promise about a call, if one is wanted.
     pub(super) fn promise(&self, input: &Keys<'_>) -> Rounding {
         if self.bound {
@@ -155,7 +215,7 @@ impl<'a> Decode<'a> {
     pub(super) fn attend(
         &self,
         shape: Shape,
-        loss: Loss,
+        loss: impl FnOnce() -> Loss,
         [k, v]: [Sequence<'_>; 2],
         q: TensorRef<'_, f32>,
         outputs: Outputs<'_>,
@@ -164,7 +224,10 @@ impl<'a> Decode<'a> {
         if shape != self.shape {
             return Err(Error::Shape);
         }
-        let plan = self.with_loss(self.loss.plus(loss));
+        let mut plan = *self;
+        if self.bound {
+            plan.loss = self.loss.plus(loss());
+        }
         let input = plan.over(q, k, v);
         plan.run_input(&input, outputs, scratch, &plan.promise(&input))
     }
@@ -177,35 +240,31 @@ impl<'a> Decode<'a> {
         scratch: &mut Scratch<'_>,
         promise: &Rounding,
     ) -> Result<Report, Error> {
-        let shape = self.shape;
-        outputs.check(&shape)?;
+        outputs.check(&self.shape)?;
+        self.run_task(input, &Task::all(&self.shape), &mut outputs, scratch, promise)
+    }
+
+    /// The rows of one task, wherever its outputs are.
+    fn run_task(
+        &self,
+        input: &Keys<'_>,
+        task: &Task,
+        outputs: &mut Outputs<'_>,
+        scratch: &mut Scratch<'_>,
+        promise: &Rounding,
+    ) -> Result<Report, Error> {
         scratch.check(self.need())?;
         let mut scratch = scratch.scope();
-        let mut work = Work::take(&mut scratch, &shape)?;
+        let mut work = Work::take(&mut scratch, &self.shape)?;
         let mut report = Report::new(input.isa);
         report.bound = promise.out;
-        let group = shape.group();
-        let pairs = shape.queries.saturating_mul(group);
-        for batch in 0..shape.batch {
-            for kv_head in 0..shape.kv_heads {
-                for start in (0..pairs).step_by(ROWS) {
-                    let used = (pairs - start).min(ROWS);
-                    let place = Place {
-                        batch,
-                        kv_head,
-                        head: kv_head.saturating_mul(group),
-                        group,
-                        start,
-                        used,
-                    };
-                    work.load(input, &place);
-                    report.repeated_blocks += usize::from(work.run(input, &place, &mut outputs));
-                    for row in 0..used {
-                        outputs.finish(input, promise, place.at(row), work.sums(row), &mut report);
-                    }
-                }
+        task.places(&self.shape, ROWS, |place| {
+            work.load(input, place);
+            report.repeated_blocks += usize::from(work.run(input, place, outputs));
+            for row in 0..place.used {
+                outputs.finish(input, promise, place.at(row), work.sums(row), &mut report);
             }
-        }
+        });
         Ok(report)
     }
 
@@ -222,7 +281,12 @@ impl<'a> Decode<'a> {
     }
 
     /// The views, if they are what was planned for.
-    fn input<'v>(&'v self, q: TensorRef<'v, f32>, k: RowsRef<'v>, v: RowsRef<'v>) -> Result<Keys<'v>, Error> {
+    pub(super) fn input<'v>(
+        &'v self,
+        q: TensorRef<'v, f32>,
+        k: RowsRef<'v>,
+        v: RowsRef<'v>,
+    ) -> Result<Keys<'v>, Error> {
         if Shape::of_rows(&q, &k, &v)? != self.shape {
             return Err(Error::Shape);
         }

@@ -1,17 +1,21 @@
 //! Exact attention for many queries: every score, every key, O(1) memory per query.
 
-use super::block::{Block, Input, Place, Unwatched, MOST_LANES};
+mod rows;
+
+use super::block::{Block, Input, Unwatched, MOST_LANES};
 use super::certificate::{rounding, Loss, Order, Rounding};
 use super::outputs::{check_layouts, Outputs, Written};
 use super::rules::Rules;
-use super::split::{Share, Task, Tasks};
+use super::slots::Keys;
+use super::source::{Rooms, Source};
+use super::split::{Grain, Share, Task, Tasks};
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{Layout, MatMut, MatRef, TensorRef};
+use crate::view::{Layout, MatMut, MatRef, RowsRef, TensorRef};
 
 /// Exact attention. Rows are independent: the same bits however the queries are split among calls or threads.
 ///
@@ -38,6 +42,7 @@ pub struct Exact<'a> {
     isa: Option<Isa>,
     run: usize,
     bound: bool,
+    loss: Loss,
 }
 
 impl<'a> Exact<'a> {
@@ -50,6 +55,7 @@ impl<'a> Exact<'a> {
                 isa: None,
                 run: kernels::KEY_RUN,
                 bound: false,
+                loss: Loss::NONE,
             }),
             Err(e) => Err(e),
         }
@@ -65,6 +71,7 @@ impl<'a> Exact<'a> {
             isa: Some(isa),
             run: if run == 0 { kernels::KEY_RUN } else { run },
             bound: false,
+            loss: Loss::NONE,
         })
     }
 
@@ -109,6 +116,13 @@ impl<'a> Exact<'a> {
     #[must_use]
     pub const fn with_bound(mut self) -> Self {
         self.bound = true;
+        self
+    }
+
+    /// What making the stored keys and values has lost: the bound is then about the originals.
+    #[must_use]
+    pub const fn with_loss(mut self, loss: Loss) -> Self {
+        self.loss = loss;
         self
     }
 
@@ -171,7 +185,7 @@ impl<'a> Exact<'a> {
         outputs: Outputs<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let promise = self.promise(&self.input(q, k, v)?);
+        let promise = self.promise(&self.input(q, k, v)?.stored());
         self.run_promised(q, k, v, outputs, scratch, &promise)
     }
 
@@ -196,7 +210,7 @@ impl<'a> Exact<'a> {
     /// per thread make up for those that take longer, as the last rows of causal attention do.
     ///
     /// Errors: [`Error::Shape`] if an output does not fit the plan, [`Error::Parameter`] if `wanted` is 0.
-    pub fn share<'o>(&self, outputs: Outputs<'o>, wanted: usize) -> Result<Share<'o>, Error> {
+    pub fn share<'o>(&self, outputs: Outputs<'o>, wanted: usize) -> Result<Share<Outputs<'o>>, Error> {
         let tasks = self.tasks(&outputs.layouts(), wanted)?;
         Ok(Share::whole(tasks, outputs))
     }
@@ -204,8 +218,11 @@ impl<'a> Exact<'a> {
     /// The tasks of a call with outputs that lie like this; those of [`share`](Exact::share), with its errors.
     pub(crate) fn tasks(&self, layouts: &[Option<&Layout>; 4], wanted: usize) -> Result<Tasks, Error> {
         check_layouts(layouts, &self.shape)?;
-        let panel = kernels::block_lanes(self.isa.unwrap_or_else(Isa::best));
-        Tasks::new(self.shape, layouts, panel, wanted)
+        let grain = Grain {
+            group: true,
+            panel: Some(kernels::block_lanes(self.isa.unwrap_or_else(Isa::best))),
+        };
+        Tasks::new(self.shape, layouts, grain, wanted)
     }
 
     /// A share of the work; the others may be done before, after, or at the same time. The reports of all, put together
@@ -218,10 +235,10 @@ impl<'a> Exact<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
-        share: Share<'_>,
+        share: Share<Outputs<'_>>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let promise = self.promise(&self.input(q, k, v)?);
+        let promise = self.promise(&self.input(q, k, v)?.stored());
         self.run_share_promised(q, k, v, share, scratch, &promise)
     }
 
@@ -231,7 +248,7 @@ impl<'a> Exact<'a> {
         q: TensorRef<'v, f32>,
         k: TensorRef<'v, f32>,
         v: TensorRef<'v, f32>,
-        share: Share<'_>,
+        share: Share<Outputs<'_>>,
         scratch: &mut Scratch<'_>,
         promise: &Rounding,
     ) -> Result<Report, Error> {
@@ -239,9 +256,9 @@ impl<'a> Exact<'a> {
     }
 
     /// The promise of a run, if it was asked for.
-    pub(super) fn promise(&self, input: &Input<'_>) -> Rounding {
+    pub(super) fn promise(&self, input: &Keys<'_>) -> Rounding {
         if self.bound {
-            rounding(&input.stored(), Order::Chains, Loss::NONE)
+            rounding(input, Order::Chains, self.loss)
         } else {
             Rounding::UNKNOWN
         }
@@ -251,30 +268,19 @@ impl<'a> Exact<'a> {
     pub(super) fn run_tasks(
         &self,
         input: &Input<'_>,
-        mut share: Share<'_>,
+        share: Share<Outputs<'_>>,
         scratch: &mut Scratch<'_>,
         promise: &Rounding,
     ) -> Result<Report, Error> {
-        if *share.shape() != self.shape {
-            return Err(Error::Shape);
-        }
-        // Without a task, arguments are still those of a call.
-        let first = share.range.next().unwrap_or(usize::MAX);
-        let mut run = |index| {
-            let task = share.tasks.get(index);
-            self.run_task(input, &task, &mut share.outputs, scratch, promise)
-        };
-        let mut report = run(first)?;
-        for index in share.range {
-            report = report.and(run(index)?);
-        }
-        Ok(report)
+        share.each(&self.shape, |task, outputs| {
+            self.run_task(input, task, outputs, scratch, promise)
+        })
     }
 
     /// The rows of one task, wherever its outputs are.
-    fn run_task(
+    fn run_task<K: Source>(
         &self,
-        input: &Input<'_>,
+        input: &Input<'_, K>,
         task: &Task,
         outputs: &mut Outputs<'_>,
         scratch: &mut Scratch<'_>,
@@ -282,37 +288,25 @@ impl<'a> Exact<'a> {
     ) -> Result<Report, Error> {
         let biased = self.rules.limits() || outputs.scores.is_some();
         let lanes = kernels::block_lanes(input.isa);
+        let run = self.run_length();
+        let need = Block::need(&input.shape, lanes, run, biased);
+        scratch.check(Rooms::<K>::need(need, &input.shape, run))?;
         let mut scratch = scratch.scope();
-        let mut block = Block::take(&mut scratch, &input.shape, lanes, self.run_length(), biased)?;
+        let mut block = Block::take(&mut scratch, &input.shape, lanes, run, biased)?;
+        let mut rooms = Rooms::<K>::take(&mut scratch, &input.shape, run)?;
         let mut report = Report::new(input.isa);
         report.bound = promise.out;
-        let group = task.group.len();
         let rows = block.rows();
-        // A row of a block is a query and a head of the group; their product fits, see Shape::check.
-        let (first, end) = (task.queries.start * group, task.queries.end * group);
-        for batch in task.batch.clone() {
-            for kv_head in task.kv_heads.clone() {
-                for start in (first..end).step_by(rows.max(1)) {
-                    let used = (end - start).min(rows);
-                    let place = Place {
-                        batch,
-                        kv_head,
-                        head: kv_head * input.shape.group() + task.group.start,
-                        group,
-                        start,
-                        used,
-                    };
-                    block.load(input, &place);
-                    report.repeated_blocks += match &mut outputs.scores {
-                        None => block.run(input, &place, &mut Unwatched),
-                        Some((stage, scores)) => block.run(input, &place, &mut Written { stage: *stage, scores }),
-                    };
-                    for row in 0..used {
-                        outputs.finish(input, promise, place.at(row), block.sums(row), &mut report);
-                    }
-                }
+        task.places(&input.shape, rows, |place| {
+            block.load(input, place);
+            report.repeated_blocks += match &mut outputs.scores {
+                None => block.run(input, place, &mut rooms, &mut Unwatched),
+                Some((stage, scores)) => block.run(input, place, &mut rooms, &mut Written { stage: *stage, scores }),
+            };
+            for row in 0..place.used {
+                outputs.finish(input, promise, place.at(row), block.sums(row), &mut report);
             }
-        }
+        });
         Ok(report)
     }
 
@@ -325,11 +319,24 @@ impl<'a> Exact<'a> {
     pub fn rounding_bound<'v>(
         &self,
         q: impl Into<TensorRef<'v, f32>>,
-        k: impl Into<TensorRef<'v, f32>>,
-        v: impl Into<TensorRef<'v, f32>>,
+        k: impl Into<RowsRef<'v>>,
+        v: impl Into<RowsRef<'v>>,
     ) -> Result<Rounding, Error> {
-        let input = self.input(q.into(), k.into(), v.into())?.stored();
-        Ok(rounding(&input, Order::Chains, Loss::NONE))
+        let input = self.rows_input(q.into(), k.into(), v.into())?;
+        Ok(rounding(&input, Order::Chains, self.loss))
+    }
+
+    /// Keys and values that were checked.
+    #[inline(always)]
+    fn over<'v, K>(&'v self, q: TensorRef<'v, f32>, k: K, v: K) -> Input<'v, K> {
+        Input {
+            shape: self.shape,
+            rules: &self.rules,
+            isa: self.isa.unwrap_or_else(Isa::best),
+            q,
+            k,
+            v,
+        }
     }
 
     /// The views, if they are what was planned for. Inlined: out of line it costs firmware a hundred bytes more.
@@ -343,13 +350,6 @@ impl<'a> Exact<'a> {
         if Shape::of(&q, &k, &v)? != self.shape {
             return Err(Error::Shape);
         }
-        Ok(Input {
-            shape: self.shape,
-            rules: &self.rules,
-            isa: self.isa.unwrap_or_else(Isa::best),
-            q,
-            k,
-            v,
-        })
+        Ok(self.over(q, k, v))
     }
 }

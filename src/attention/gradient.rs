@@ -1,18 +1,23 @@
 //! The gradient of exact attention.
 
+mod gradients;
 mod panels;
+mod upstream;
 
 use super::block::{Input, MOST_LANES};
-use super::rules::{At, Rules};
+use super::rules::Rules;
+use super::split::{Grain, Share, Task, Tasks};
 use super::{Exact, Shape};
 use crate::error::Error;
 use crate::kernels;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
 use crate::simd::Isa;
-use crate::view::{TensorMut, TensorRef};
+use crate::view::{Layout, TensorRef};
+pub use gradients::Gradients;
 pub(super) use panels::padded;
-use panels::{settle, Panels};
+use panels::Panels;
+pub use upstream::Upstream;
 
 /// The gradient of [`Exact`], from the gradient of its output: scores are computed again, and the saved
 /// log-sum-exp makes probabilities of them.
@@ -33,7 +38,7 @@ use panels::{settle, Panels};
 /// Order: each number is one chain. dQ over the keys; dK and dV over the queries, and over the heads of the group for each;
 /// bias over batch entries, then kv heads, then as dK, for those that share an entry; sinks over batch entries, then
 /// queries. So bits do not depend on the machine inside an arithmetic class. Batch entries and kv heads (with their query
-/// heads) are independent: that is how to share the work among threads.
+/// heads) are independent but for a bias that they share: that is how to [share](Gradient::share) the work among threads.
 ///
 /// Cost: `6 dim + 4 value_dim` flops and one exponential per query and key. Scratch: [`Gradient::need`], which stops
 /// growing with queries and keys.
@@ -91,34 +96,6 @@ pub struct Gradient<'a> {
     shape: Shape,
     rules: Rules<'a>,
     isa: Option<Isa>,
-}
-
-/// What the forward call gave, and what comes back for it. All are `(batch, query_heads, queries, ...)`.
-#[derive(Clone, Copy, Debug)]
-pub struct Upstream<'a> {
-    /// The attention output, `value_dim` columns.
-    pub out: TensorRef<'a, f32>,
-    /// Its gradient, `value_dim` columns.
-    pub d_out: TensorRef<'a, f32>,
-    /// Log-sum-exp of the forward call, one column.
-    pub lse: TensorRef<'a, f32>,
-    /// Its gradient, one column, if anything depends on it.
-    pub d_lse: Option<TensorRef<'a, f32>>,
-}
-
-/// Where gradients go; each is optional, and overwritten.
-#[derive(Debug, Default)]
-pub struct Gradients<'a> {
-    /// Of the queries, in their shape.
-    pub q: Option<TensorMut<'a, f32>>,
-    /// Of the keys, in their shape.
-    pub k: Option<TensorMut<'a, f32>>,
-    /// Of the values, in their shape.
-    pub v: Option<TensorMut<'a, f32>>,
-    /// Of the bias, in its shape, repeated axes of 1 included: there it is a sum.
-    pub bias: Option<TensorMut<'a, f32>>,
-    /// Of the learned sinks, one per query head.
-    pub sink_logits: Option<&'a mut [f32]>,
 }
 
 impl<'a> Gradient<'a> {
@@ -186,134 +163,122 @@ impl<'a> Gradient<'a> {
         mut to: Gradients<'_>,
         scratch: &mut Scratch<'_>,
     ) -> Result<Report, Error> {
-        let shape = self.shape;
-        if Shape::of(&q, &k, &v)? != shape {
+        let input = self.input(q, k, v, &upstream)?;
+        to.check(&self.shape, &self.rules)?;
+        self.run_task(&input, &upstream, &Task::all(&self.shape), &mut to, scratch)
+    }
+
+    /// The work of [`run`](Gradient::run) in up to `wanted` tasks, to be shared out among threads; see [`Share`].
+    ///
+    /// A task is some batch entries, or some kv heads of one, with all their queries and keys. Entries and heads that add
+    /// to the same number of the bias's gradient are never in different tasks: a bias of one batch entry for all leaves
+    /// batch entries together, one of one head leaves heads together. Sinks are no such sum; the first task has all of
+    /// theirs. Nor is anything cut that does not lie apart in memory: heads that are packed side by side in rows stay
+    /// together, and where batch entries do, so do heads inside of them.
+    ///
+    /// Errors: [`Error::Shape`] as for [`run`](Gradient::run), [`Error::Parameter`] if `wanted` is 0.
+    pub fn share<'o>(&self, to: Gradients<'o>, wanted: usize) -> Result<Share<Gradients<'o>>, Error> {
+        let tasks = self.tasks(&to.layouts(), to.sinks(), wanted)?;
+        Ok(Share::whole(tasks, to))
+    }
+
+    /// The tasks of a call with gradients that lie like this, and of so many sinks; those of [`share`](Gradient::share),
+    /// with its errors.
+    pub(crate) fn tasks(
+        &self,
+        layouts: &[Option<&Layout>; 4],
+        sinks: Option<usize>,
+        wanted: usize,
+    ) -> Result<Tasks, Error> {
+        gradients::check(layouts, sinks, &self.shape, &self.rules)?;
+        let grain = Grain {
+            group: false,
+            panel: None,
+        };
+        Tasks::new(self.shape, layouts, grain, wanted)
+    }
+
+    /// A share of the work; the others may be done before, after, or at the same time. The reports of all, put together
+    /// by [`Report::and`], are that of the whole.
+    ///
+    /// Errors and scratch are those of [`run`](Gradient::run), and [`Error::Shape`] if the share is of a plan for another
+    /// shape.
+    pub fn run_share<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        upstream: Upstream<'_>,
+        share: Share<Gradients<'_>>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        self.run_tasks(&self.input(q, k, v, &upstream)?, &upstream, share, scratch)
+    }
+
+    /// The tasks of a share, one after the other.
+    pub(super) fn run_tasks(
+        &self,
+        input: &Input<'_>,
+        upstream: &Upstream<'_>,
+        share: Share<Gradients<'_>>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        share.each(&self.shape, |task, to| {
+            to.check(&self.shape, &self.rules)?;
+            self.run_task(input, upstream, task, to, scratch)
+        })
+    }
+
+    /// The heads of one task, and all sinks where nobody has done them.
+    fn run_task(
+        &self,
+        input: &Input<'_>,
+        upstream: &Upstream<'_>,
+        task: &Task,
+        to: &mut Gradients<'_>,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let shape = &self.shape;
+        let mut scratch = scratch.scope();
+        let (lanes, limits, capped) = (
+            kernels::block_lanes(input.isa),
+            self.rules.limits(),
+            self.rules.has_cap(),
+        );
+        let mut panels = Panels::take(&mut scratch, shape, lanes, limits, capped)?;
+        let mut report = Report::new(input.isa);
+        to.clear(task, shape);
+        for batch in task.batch.clone() {
+            for kv_head in task.kv_heads.clone() {
+                panels.head(input, upstream, (batch, kv_head), to, &mut report);
+            }
+        }
+        to.settle(task, shape, self.rules.scale_of(shape.dim));
+        if let Some(sinks) = to.sink_logits.take() {
+            upstream.sum_sinks(input, sinks);
+        }
+        Ok(report)
+    }
+
+    /// The views, if they are what was planned for.
+    pub(super) fn input<'v>(
+        &'v self,
+        q: TensorRef<'v, f32>,
+        k: TensorRef<'v, f32>,
+        v: TensorRef<'v, f32>,
+        upstream: &Upstream<'_>,
+    ) -> Result<Input<'v>, Error> {
+        if Shape::of(&q, &k, &v)? != self.shape {
             return Err(Error::Shape);
         }
-        upstream.check(&shape)?;
-        to.check(&shape, &self.rules)?;
-        let isa = self.isa.unwrap_or_else(Isa::best);
-        let input = Input {
-            shape,
+        upstream.check(&self.shape)?;
+        Ok(Input {
+            shape: self.shape,
             rules: &self.rules,
-            isa,
+            isa: self.isa.unwrap_or_else(Isa::best),
             q,
             k,
             v,
-        };
-        let mut scratch = scratch.scope();
-        let (lanes, limits, capped) = (kernels::block_lanes(isa), self.rules.limits(), self.rules.has_cap());
-        let mut panels = Panels::take(&mut scratch, &shape, lanes, limits, capped)?;
-        let mut report = Report::new(isa);
-        to.clear();
-        for batch in 0..shape.batch {
-            for kv_head in 0..shape.kv_heads {
-                panels.head(&input, &upstream, (batch, kv_head), &mut to, &mut report);
-            }
-        }
-        to.settle(self.rules.scale_of(shape.dim));
-        Ok(report)
-    }
-}
-
-impl Upstream<'_> {
-    fn check(&self, shape: &Shape) -> Result<(), Error> {
-        let fits = |t: &TensorRef<'_, f32>, cols: usize| {
-            (t.batch(), t.heads(), t.rows(), t.cols()) == (shape.batch, shape.query_heads, shape.queries, cols)
-        };
-        let all = fits(&self.out, shape.value_dim)
-            && fits(&self.d_out, shape.value_dim)
-            && fits(&self.lse, 1)
-            && self.d_lse.as_ref().is_none_or(|t| fits(t, 1));
-        if all {
-            Ok(())
-        } else {
-            Err(Error::Shape)
-        }
-    }
-
-    /// Log-sum-exp and delta of a row.
-    fn row(&self, isa: Isa, at: At) -> [f32; 2] {
-        fn row<'t>(t: &TensorRef<'t, f32>, at: At) -> &'t [f32] {
-            t.matrix(at.batch, at.head).row(at.query)
-        }
-        let number = |t: &TensorRef<'_, f32>| row(t, at).first().copied().unwrap_or(0.0);
-        let dot = kernels::dot(isa, row(&self.out, at), row(&self.d_out, at));
-        let d_lse = self.d_lse.as_ref().map_or(0.0, number);
-        [number(&self.lse), dot - d_lse]
-    }
-}
-
-/// Shape of a tensor.
-macro_rules! shape_of {
-    ($t:expr) => {
-        [$t.batch(), $t.heads(), $t.rows(), $t.cols()]
-    };
-}
-
-impl Gradients<'_> {
-    fn check(&self, shape: &Shape, rules: &Rules<'_>) -> Result<(), Error> {
-        let Shape {
-            batch,
-            query_heads,
-            kv_heads,
-            queries,
-            keys,
-            dim,
-            value_dim,
-        } = *shape;
-        let wanted = [
-            (&self.q, Some([batch, query_heads, queries, dim])),
-            (&self.k, Some([batch, kv_heads, keys, dim])),
-            (&self.v, Some([batch, kv_heads, keys, value_dim])),
-            (&self.bias, rules.bias().map(|b| shape_of!(b))),
-        ];
-        let tensors = wanted
-            .iter()
-            .all(|(t, fits)| t.as_ref().is_none_or(|t| Some(shape_of!(t)) == *fits));
-        let sinks = self
-            .sink_logits
-            .as_ref()
-            .is_none_or(|to| rules.sink_logits().is_some_and(|x| x.len() == to.len()));
-        if tensors && sinks {
-            Ok(())
-        } else {
-            Err(Error::Shape)
-        }
-    }
-
-    /// What is summed over queries starts at 0.
-    fn clear(&mut self) {
-        for t in [&mut self.k, &mut self.v, &mut self.bias].into_iter().flatten() {
-            each_row(t, |row| row.fill(0.0));
-        }
-        if let Some(sinks) = &mut self.sink_logits {
-            sinks.fill(0.0);
-        }
-    }
-
-    /// The sums as they are handed out.
-    fn settle(&mut self, scale: f32) {
-        let sums = [(&mut self.k, scale), (&mut self.v, 1.0), (&mut self.bias, 1.0)];
-        for (t, scale) in sums {
-            if let Some(t) = t {
-                each_row(t, |row| {
-                    settle(row, scale);
-                });
-            }
-        }
-        if let Some(sinks) = &mut self.sink_logits {
-            settle(sinks, 1.0);
-        }
-    }
-}
-
-fn each_row(t: &mut TensorMut<'_, f32>, mut f: impl FnMut(&mut [f32])) {
-    for batch in 0..t.batch() {
-        for head in 0..t.heads() {
-            for row in 0..t.rows() {
-                f(t.row(batch, head, row));
-            }
-        }
+        })
     }
 }

@@ -8,12 +8,13 @@
 //! | [`Head`] | the same for one head and nothing else: for firmware |
 //! | [`Decode`] | few queries against many keys |
 //! | [`Cache`] | keys and values that arrive one by one, in fewer bits: appended, evicted, paged, saved |
+//! | [`Rotary`] | rotary position embedding: of queries, and of keys as they are appended |
 //! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
 //! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Polynomial`] | almost linear time for small dimensions and bounded scores: power sums of all keys, a promise per row, exact where that is too weak |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
-//! | [`Share`] | a part of the work of `Exact`, for a thread of yours; feature `parallel` has rayon do it |
+//! | [`Share`] | a part of the work of a call, for a thread of yours; feature `parallel` has rayon do it |
 //! | [`Partial`] | an unfinished row, to be merged with others over disjoint keys |
 //!
 //! Scores pass through scale, soft-cap, bias, mask and softmax, in this order: the contract of the ONNX `Attention`
@@ -33,9 +34,11 @@ mod parallel;
 mod partial;
 mod polynomial;
 mod reach;
+mod rotary;
 mod rules;
 mod shape;
 mod slots;
+mod source;
 mod split;
 
 pub use cache::{Cache, CacheShape, Progress, Store};
@@ -48,6 +51,7 @@ pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use polynomial::Polynomial;
+pub use rotary::{Pairing, Positions, Rotary};
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
 pub use split::Share;

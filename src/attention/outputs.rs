@@ -4,6 +4,7 @@ use super::block::{all_finite, Input, Place, Watch};
 use super::certificate::Rounding;
 use super::partial::{lse, Partial};
 use super::rules::At;
+use super::split::{Cut, Split};
 use super::Shape;
 use crate::error::Error;
 use crate::kernels;
@@ -96,24 +97,17 @@ pub(super) fn check_layouts(layouts: &[Option<&Layout>; 4], shape: &Shape) -> Re
     }
 }
 
-impl<'a> Outputs<'a> {
-    /// The parts before row (batch, head, query) and from there on; see [`TensorMut::split_before`].
-    pub(super) fn split_before(self, at: [usize; 3]) -> (Self, Self) {
-        let Outputs {
-            out,
-            lse,
-            partials,
-            scores,
-        } = self;
-        let cut = |t: Option<TensorMut<'a, f32>>| t.map(|t| t.split_before(at)).unzip();
-        let (stage, scores) = scores.unzip();
-        let ((a, b), (c, d), (e, f), (g, h)) = (cut(out), cut(lse), cut(partials), cut(scores));
+impl Split for Outputs<'_> {
+    fn split(self, cut: &Cut) -> (Self, Self) {
+        let (stage, scores) = self.scores.unzip();
+        let parts = [self.out, self.lse, self.partials, scores].map(|t| cut.apply(t));
         let part = |out, lse, partials, scores| Outputs {
             out,
             lse,
             partials,
             scores: stage.zip(scores),
         };
+        let [[a, b], [c, d], [e, f], [g, h]] = parts;
         (part(a, c, e, g), part(b, d, f, h))
     }
 }

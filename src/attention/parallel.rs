@@ -1,14 +1,14 @@
-//! Exact attention on the threads of rayon.
+//! Attention on the threads of rayon.
 
-use super::block::Input;
-use super::certificate::Rounding;
+use super::decode::Decode;
 use super::exact::Exact;
+use super::gradient::{Gradient, Gradients, Upstream};
 use super::outputs::Outputs;
-use super::split::Share;
+use super::split::{Share, Split};
 use crate::error::Error;
 use crate::report::Report;
 use crate::scratch::{Need, Scratch};
-use crate::view::TensorRef;
+use crate::view::{RowsRef, TensorRef};
 use std::sync::{Mutex, PoisonError};
 
 /// Tasks per worker: enough that nobody waits long for the last of them, and few enough that each is worth its start.
@@ -52,29 +52,98 @@ impl Exact<'_> {
         };
         let share = self.share(outputs, workers.saturating_mul(TASKS))?;
         scratch.check(need.times(workers))?;
-        let crew = Crew {
-            plan: self,
-            input: &input,
-            promise: &self.promise(&input),
-            need,
-            work: Mutex::new(Some(share)),
-        };
-        crew.run(workers, scratch.scope())
+        let promise = self.promise(&input.stored());
+        let mut idle = Report::new(input.isa);
+        idle.bound = promise.out;
+        let run = |share: Share<_>, scratch: &mut Scratch<'_>| self.run_tasks(&input, share, scratch, &promise);
+        Crew::new(share, need, idle, run).run(workers, scratch.scope())
+    }
+}
+
+impl Decode<'_> {
+    /// Scratch of [`run_parallel`](Decode::run_parallel) with so many workers: as many times that of one.
+    #[must_use]
+    pub const fn need_for(&self, workers: usize) -> Need {
+        self.need().times(workers)
+    }
+
+    /// As [`run_rows`](Decode::run_rows), by up to `workers` threads of the current rayon pool at the same time. Same bits.
+    ///
+    /// The tasks are those of [`share`](Decode::share): one kv head and up to eight rows have one reader. The rest is as for
+    /// [`Exact::run_parallel`].
+    pub fn run_parallel<'v>(
+        &self,
+        q: TensorRef<'v, f32>,
+        k: RowsRef<'v>,
+        v: RowsRef<'v>,
+        outputs: Outputs<'_>,
+        workers: usize,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let input = self.input(q, k, v)?;
+        let share = self.share(outputs, workers.saturating_mul(TASKS))?;
+        scratch.check(self.need_for(workers))?;
+        let promise = self.promise(&input);
+        let mut idle = Report::new(input.isa);
+        idle.bound = promise.out;
+        let run = |share: Share<_>, scratch: &mut Scratch<'_>| self.run_tasks(&input, share, scratch, &promise);
+        Crew::new(share, self.need(), idle, run).run(workers, scratch.scope())
+    }
+}
+
+impl Gradient<'_> {
+    /// Scratch of [`run_parallel`](Gradient::run_parallel) with so many workers: as many times that of one.
+    #[must_use]
+    pub const fn need_for(&self, workers: usize) -> Need {
+        self.need().times(workers)
+    }
+
+    /// As [`run`](Gradient::run), by up to `workers` threads of the current rayon pool at the same time. Same bits.
+    ///
+    /// The tasks are those of [`share`](Gradient::share): batch entries and kv heads, where the gradients lie apart in
+    /// memory and share no bias. The rest is as for [`Exact::run_parallel`].
+    pub fn run_parallel<'v>(
+        &self,
+        [q, k, v]: [TensorRef<'v, f32>; 3],
+        upstream: Upstream<'_>,
+        to: Gradients<'_>,
+        workers: usize,
+        scratch: &mut Scratch<'_>,
+    ) -> Result<Report, Error> {
+        let input = self.input(q, k, v, &upstream)?;
+        let share = self.share(to, workers.saturating_mul(TASKS))?;
+        scratch.check(self.need_for(workers))?;
+        let run = |share: Share<_>, scratch: &mut Scratch<'_>| self.run_tasks(&input, &upstream, share, scratch);
+        Crew::new(share, self.need(), Report::new(input.isa), run).run(workers, scratch.scope())
     }
 }
 
 /// What the workers have in common.
-struct Crew<'c, 'a, 'o> {
-    plan: &'c Exact<'a>,
-    input: &'c Input<'c>,
-    promise: &'c Rounding,
+struct Crew<T, F> {
+    /// What nobody has taken yet.
+    work: Mutex<Option<Share<T>>>,
     /// Scratch of one.
     need: Need,
-    /// What nobody has taken yet.
-    work: Mutex<Option<Share<'o>>>,
+    /// What a worker says who finds nothing to do.
+    idle: Report,
+    /// How to do a share.
+    run: F,
 }
 
-impl<'o> Crew<'_, '_, 'o> {
+impl<T, F> Crew<T, F>
+where
+    T: Split + Send,
+    F: Fn(Share<T>, &mut Scratch<'_>) -> Result<Report, Error> + Sync,
+{
+    fn new(share: Share<T>, need: Need, idle: Report, run: F) -> Self {
+        Crew {
+            work: Mutex::new(Some(share)),
+            need,
+            idle,
+            run,
+        }
+    }
+
     /// So many workers, who halve themselves and the scratch until each is alone.
     fn run(&self, workers: usize, mut scratch: Scratch<'_>) -> Result<Report, Error> {
         if workers <= 1 {
@@ -88,17 +157,15 @@ impl<'o> Crew<'_, '_, 'o> {
 
     /// One worker: task after task until there is none.
     fn work(&self, scratch: &mut Scratch<'_>) -> Result<Report, Error> {
-        let mut report = Report::new(self.input.isa);
-        report.bound = self.promise.out;
+        let mut report = self.idle;
         while let Some(task) = self.next() {
-            let done = self.plan.run_tasks(self.input, task, scratch, self.promise)?;
-            report = report.and(done);
+            report = report.and((self.run)(task, scratch)?);
         }
         Ok(report)
     }
 
     /// The last task that is left. The last rows of causal attention take longest: better soon than late.
-    fn next(&self) -> Option<Share<'o>> {
+    fn next(&self) -> Option<Share<T>> {
         // Nobody panics while holding it.
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let (rest, task) = work.take().map(|all| {

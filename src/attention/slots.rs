@@ -72,13 +72,19 @@ impl<'a> Sequence<'a> {
         }
     }
 
+    /// The piece that the first of the keys are in: as many as lie together.
+    #[inline]
+    pub(super) fn piece(&self, batch: usize, head: usize, keys: Range<usize>) -> RowsMat<'a> {
+        let (batch, rows) = self.slots.piece(batch, keys);
+        self.rows.part(batch, head, rows)
+    }
+
     /// Calls `f` with each piece of the keys that lies together, in order, and the number of its first key.
     #[inline]
     pub(super) fn pieces(&self, batch: usize, head: usize, keys: Range<usize>, mut f: impl FnMut(RowsMat<'a>, usize)) {
         let mut next = keys.start;
         while next < keys.end {
-            let (batch, rows) = self.slots.piece(batch, next..keys.end);
-            let piece = self.rows.part(batch, head, rows);
+            let piece = self.piece(batch, head, next..keys.end);
             if piece.rows() == 0 {
                 return;
             }
@@ -88,9 +94,12 @@ impl<'a> Sequence<'a> {
     }
 }
 
+/// What reads keys and values in any form.
+pub(super) type Keys<'a> = Input<'a, Sequence<'a>>;
+
 impl<'a> Input<'a> {
     /// The same, for what reads keys and values in any form.
-    pub(super) fn stored(&self) -> Input<'a, Sequence<'a>> {
+    pub(super) fn stored(&self) -> Keys<'a> {
         let Input {
             shape,
             rules,

@@ -1,10 +1,10 @@
 //! The work of a call as data: tasks that write to disjoint memory, for whatever threads there are.
 
-use super::block::PANELS;
-use super::outputs::Outputs;
+use super::block::{Place, PANELS};
 use super::Shape;
 use crate::error::Error;
-use crate::view::Layout;
+use crate::report::Report;
+use crate::view::{Layout, TensorMut};
 use core::ops::Range;
 
 /// The rows that one task computes: every combination of these.
@@ -28,22 +28,53 @@ impl Task {
         }
     }
 
-    /// Batch entry, query head and query of the first row; in memory no row of the task comes before it.
-    fn first(&self, shape: &Shape) -> [usize; 3] {
-        let head = self.kv_heads.start.saturating_mul(shape.group());
+    /// Calls `f` with one block of up to `rows` rows after the other.
+    #[inline(always)]
+    pub(super) fn places(&self, shape: &Shape, rows: usize, mut f: impl FnMut(&Place)) {
+        let group = self.group.len();
+        // A row of a block is a query and a head of the group; their product fits, see Shape::check.
+        let (first, end) = (self.queries.start * group, self.queries.end * group);
+        for batch in self.batch.clone() {
+            for kv_head in self.kv_heads.clone() {
+                for start in (first..end).step_by(rows.max(1)) {
+                    f(&Place {
+                        batch,
+                        kv_head,
+                        head: kv_head * shape.group() + self.group.start,
+                        group,
+                        start,
+                        used: (end - start).min(rows),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Which batch entries, heads and rows of an output are the task's.
+    ///
+    /// An output may have fewer than the call has, as those of keys and biases: several then share one. Tasks are not cut
+    /// between these, so all of them are here.
+    pub(super) fn entries(&self, shape: &Shape, layout: &Layout) -> [Range<usize>; 3] {
+        let ([batch, heads, rows, _], group) = (layout.shape(), shape.group());
+        let first = self.kv_heads.start.saturating_mul(group);
+        let last = self.kv_heads.end.saturating_sub(1).saturating_mul(group);
+        let query_heads = first.saturating_add(self.group.start)..last.saturating_add(self.group.end);
         [
-            self.batch.start,
-            head.saturating_add(self.group.start),
-            self.queries.start,
+            entries_of(&self.batch, shape.batch, batch),
+            entries_of(&query_heads, shape.query_heads, heads),
+            entries_of(&self.queries, shape.queries, rows),
         ]
     }
 
-    /// The same of the last row, after which none comes. For a task that has rows.
-    fn last(&self, shape: &Shape) -> [usize; 3] {
-        let before = |end: usize| end.saturating_sub(1);
-        let head = before(self.kv_heads.end).saturating_mul(shape.group());
-        let head = head.saturating_add(before(self.group.end));
-        [before(self.batch.end), head, before(self.queries.end)]
+    /// The elements of an output from the first to one past the last that the task writes.
+    fn elements(&self, shape: &Shape, layout: &Layout) -> Range<usize> {
+        let ([.., cols], entries) = (layout.shape(), self.entries(shape, layout));
+        if cols == 0 || entries.iter().any(Range::is_empty) {
+            return 0..0;
+        }
+        let first = entries.each_ref().map(|range| range.start);
+        let last = entries.map(|range| range.end.saturating_sub(1));
+        layout.element(first)..layout.element(last).saturating_add(cols)
     }
 
     fn is_empty(&self) -> bool {
@@ -51,6 +82,24 @@ impl Task {
             .iter()
             .any(|range| range.is_empty())
     }
+}
+
+/// What `range` of `0..len` is of as many entries as `of`: all of them for all, otherwise those that it shares.
+fn entries_of(range: &Range<usize>, len: usize, of: usize) -> Range<usize> {
+    if range.len() == len {
+        return 0..of;
+    }
+    let share = len.checked_div(of).unwrap_or(1).max(1);
+    range.start / share..range.end.div_ceil(share)
+}
+
+/// How far a method lets its work be cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grain {
+    /// Query heads that read the same keys may be in different tasks.
+    pub group: bool,
+    /// Lanes of a panel, where queries may be.
+    pub panel: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +115,8 @@ enum Axis {
 /// An axis is cut only where that cuts every output into pieces of memory one behind the other, hence from the
 /// outermost axis inwards, and an inner one only after all outer ones are cut into single entries: batch, heads and
 /// rows in the 4-D layout, batch and rows (of all heads together) in packed layouts. Where outputs are of different
-/// layouts, as many axes as they have in common. Rows are cut where blocks or panels end, so that none is left half full.
+/// layouts, as many axes as they have in common, and none along which an output is a sum. Rows are cut where blocks or
+/// panels end, so that none is left half full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tasks {
     shape: Shape,
@@ -77,9 +127,8 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// At most `wanted` tasks of similar size, and at least one; [`Error::Parameter`] if none is wanted. `panel` is the
-    /// lanes of a panel.
-    pub(super) fn new(shape: Shape, layouts: &[Option<&Layout>], panel: usize, wanted: usize) -> Result<Tasks, Error> {
+    /// At most `wanted` tasks of similar size, and at least one; [`Error::Parameter`] if none is wanted.
+    pub(super) fn new(shape: Shape, layouts: &[Option<&Layout>], grain: Grain, wanted: usize) -> Result<Tasks, Error> {
         if wanted == 0 {
             return Err(Error::Parameter);
         }
@@ -106,17 +155,27 @@ impl Tasks {
         };
         // Axes of one entry are no axes, and one that is cut is none to those inside of it.
         let nothing = Task::all(&shape).is_empty();
-        let mut uncut = [shape.batch, shape.query_heads, shape.queries].map(|len| len > 1 && !nothing);
+        let entries = |axis: usize| {
+            layouts
+                .iter()
+                .flatten()
+                .filter_map(move |layout| layout.shape().get(axis).copied())
+        };
+        let mut uncut = [0, 1, 2].map(|axis| !nothing && entries(axis).any(|len| len > 1));
         let (mut group, mut wanted) = (shape.group(), wanted);
         while let Some(axis) = outermost(uncut) {
-            match axis {
-                0 => wanted = cut(Axis::Batch, shape.batch),
-                1 => {
+            match (axis, grain.panel) {
+                (0, _) => wanted = cut(Axis::Batch, shape.batch),
+                (1, _) => {
                     cut(Axis::KvHeads, shape.kv_heads);
+                    if group > 1 && !grain.group {
+                        break;
+                    }
                     wanted = cut(Axis::Group, group);
                     group = 1;
                 }
-                _ => {
+                (_, None) => break,
+                (_, Some(panel)) => {
                     let units = |unit: usize| shape.queries.div_ceil(unit.max(1));
                     let mut unit = whole_rows(panel.saturating_mul(PANELS), group);
                     if units(unit) < wanted {
@@ -143,12 +202,10 @@ impl Tasks {
 
     /// The elements of an output from the first to one past the last that task `index` writes.
     pub(crate) fn elements(&self, index: usize, layout: &Layout) -> Range<usize> {
-        let ([.., cols], task) = (layout.shape(), self.get(index));
-        if cols == 0 || task.is_empty() {
+        if index >= self.count() {
             return 0..0;
         }
-        let (first, last) = (task.first(&self.shape), task.last(&self.shape));
-        layout.element(first)..layout.element(last).saturating_add(cols)
+        self.get(index).elements(&self.shape, layout)
     }
 
     /// Task `index`; one without rows beyond the last.
@@ -196,11 +253,39 @@ fn piece(len: usize, unit: usize, parts: usize, part: usize) -> Range<usize> {
     border(part)..border(part.saturating_add(1))
 }
 
-/// A share of the work of a call, with the outputs that it writes and nobody else does: the whole at first, from
-/// [`Exact::share`](super::Exact::share), then as many parts as [`split_at`](Share::split_at) makes of it.
+/// What a call writes: views of memory, all of which can be cut in two.
+pub trait Split: Default {
+    /// What lies before the cut, and what lies from there on.
+    fn split(self, cut: &Cut) -> (Self, Self);
+}
+
+/// Where one task ends and the next begins.
+#[derive(Debug)]
+pub struct Cut {
+    tasks: Tasks,
+    /// The next.
+    index: usize,
+}
+
+impl Cut {
+    /// The two parts of an output, if there is one.
+    pub(super) fn apply<'a>(&self, output: Option<TensorMut<'a, f32>>) -> [Option<TensorMut<'a, f32>>; 2] {
+        let split = |t: TensorMut<'a, f32>| {
+            let elements = self.tasks.elements(self.index, t.layout());
+            t.split_before(elements.start)
+        };
+        let (before, after) = output.map(split).unzip();
+        [before, after]
+    }
+}
+
+/// A share of the work of a call, with the outputs that it writes and nobody else does: the whole at first, then as many
+/// parts as [`split_at`](Share::split_at) makes of it.
 ///
-/// Give every share to a thread of yours, with scratch of its own and [`Exact::run_share`](super::Exact::run_share). The
-/// bits are those of one call, in any number of shares and any order.
+/// It comes from [`Exact::share`](super::Exact::share), [`Decode::share`](super::Decode::share) or
+/// [`Gradient::share`](super::Gradient::share), and `T` is what they write: [`Outputs`](super::Outputs) or
+/// [`Gradients`](super::Gradients). Give every share to a thread of yours, with scratch of its own and the `run_share` of
+/// its plan. The bits are those of one call, in any number of shares and any order.
 ///
 /// ```
 /// use subquad::attention::{Exact, Outputs, Shape};
@@ -226,22 +311,23 @@ fn piece(len: usize, unit: usize, parts: usize, part: usize) -> Range<usize> {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Share<'o> {
-    pub(super) tasks: Tasks,
+pub struct Share<T> {
+    tasks: Tasks,
     /// The tasks of this share.
-    pub(super) range: Range<usize>,
-    pub(super) outputs: Outputs<'o>,
+    range: Range<usize>,
+    outputs: T,
 }
 
-impl<'o> Share<'o> {
+impl<T> Share<T> {
     /// All of the work.
-    pub(super) fn whole(tasks: Tasks, outputs: Outputs<'o>) -> Self {
+    pub(super) fn whole(tasks: Tasks, outputs: T) -> Self {
         let range = 0..tasks.count();
         Share { tasks, range, outputs }
     }
 
     /// One task, with outputs that reach over what it writes; nothing beyond the last task.
-    pub(crate) fn task(tasks: Tasks, index: usize, outputs: Outputs<'o>) -> Self {
+    #[cfg(feature = "capi")]
+    pub(crate) fn task(tasks: Tasks, index: usize, outputs: T) -> Self {
         let end = tasks.count().min(index.saturating_add(1));
         let range = index..end;
         Share { tasks, range, outputs }
@@ -259,16 +345,38 @@ impl<'o> Share<'o> {
         self.range.is_empty()
     }
 
+    /// Runs the tasks one after the other, for a plan of this shape; [`Error::Shape`] if the work is another's.
+    pub(super) fn each(
+        mut self,
+        shape: &Shape,
+        mut run: impl FnMut(&Task, &mut T) -> Result<Report, Error>,
+    ) -> Result<Report, Error> {
+        if self.tasks.shape != *shape {
+            return Err(Error::Shape);
+        }
+        let mut run = |index| run(&self.tasks.get(index), &mut self.outputs);
+        // Without a task, arguments are still those of a call.
+        let mut report = run(self.range.next().unwrap_or(usize::MAX))?;
+        for index in self.range {
+            report = report.and(run(index)?);
+        }
+        Ok(report)
+    }
+}
+
+impl<T: Split> Share<T> {
     /// The first `tasks` tasks (all if there are fewer), and the rest.
     #[must_use]
     pub fn split_at(self, tasks: usize) -> (Self, Self) {
         let Range { start, end } = self.range;
         let middle = start.saturating_add(tasks).min(end);
         let (a, b) = if middle == end {
-            (self.outputs, Outputs::default())
+            (self.outputs, T::default())
+        } else if middle == start {
+            (T::default(), self.outputs)
         } else {
-            self.outputs
-                .split_before(self.tasks.get(middle).first(&self.tasks.shape))
+            let tasks = self.tasks;
+            self.outputs.split(&Cut { tasks, index: middle })
         };
         let part = |range, outputs| Share {
             tasks: self.tasks,
@@ -276,10 +384,5 @@ impl<'o> Share<'o> {
             outputs,
         };
         (part(start..middle, a), part(middle..end, b))
-    }
-
-    /// What was asked for when the work was shared out.
-    pub(super) const fn shape(&self) -> &Shape {
-        &self.tasks.shape
     }
 }

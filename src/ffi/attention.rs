@@ -64,18 +64,9 @@ pub unsafe extern "C" fn subquad_attention_forward(
     work_size: usize,
     report: *mut subquad_report,
 ) -> i32 {
-    let call = Call {
-        rules,
-        q: &q,
-        k: &k,
-        v: &v,
-        outputs: &outputs,
-        work,
-        work_size,
-        report,
-    };
+    let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.forward(&Rounding::UNKNOWN) })
+    status(unsafe { call.forward(&outputs, &Rounding::UNKNOWN) })
 }
 
 /// Bytes of scratch that subquad_attention_forward takes for these rules and this shape, written to `bytes`.
@@ -126,18 +117,9 @@ pub unsafe extern "C" fn subquad_attention_decode(
     work_size: usize,
     report: *mut subquad_report,
 ) -> i32 {
-    let call = Call {
-        rules,
-        q: &q,
-        k: &k,
-        v: &v,
-        outputs: &outputs,
-        work,
-        work_size,
-        report,
-    };
+    let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
     // SAFETY: the caller's promise, word for word.
-    status(unsafe { call.decode(&Rounding::UNKNOWN) })
+    status(unsafe { call.decode(&outputs, &Rounding::UNKNOWN) })
 }
 
 /// Bytes of scratch that subquad_attention_decode takes for these rules and this shape, written to `bytes`.
@@ -199,16 +181,13 @@ pub unsafe extern "C" fn subquad_partial_lse(partial: *const f32, lse: *mut f32)
     status(value())
 }
 
-/// What a call names, before any of it is believed.
+/// What a call names beside its outputs, before any of it is believed.
 pub(super) struct Call<'c> {
-    pub rules: *const subquad_attention,
-    pub q: &'c subquad_tensor,
-    pub k: &'c subquad_tensor,
-    pub v: &'c subquad_tensor,
-    pub outputs: &'c subquad_outputs,
-    pub work: *mut c_void,
-    pub work_size: usize,
-    pub report: *mut subquad_report,
+    rules: *const subquad_attention,
+    /// Queries, keys, values.
+    inputs: [&'c subquad_tensor; 3],
+    work: (*mut c_void, usize),
+    report: *mut subquad_report,
 }
 
 /// What every method of attention is made from. The exact plan is the larger one, and held ready.
@@ -236,79 +215,110 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Call<'_> {
+impl<'c> Call<'c> {
+    pub(super) const fn new(
+        rules: *const subquad_attention,
+        inputs: [&'c subquad_tensor; 3],
+        work: (*mut c_void, usize),
+        report: *mut subquad_report,
+    ) -> Self {
+        Call {
+            rules,
+            inputs,
+            work,
+            report,
+        }
+    }
+
     /// Exact attention with a promise from elsewhere: what asks for none links no certificate.
     ///
     /// # Safety
-    /// As for [`run`](Call::run).
-    pub(super) unsafe fn forward(&self, promise: &Rounding) -> Result<(), Error> {
+    /// As for [`run`](Call::run), outputs included.
+    pub(super) unsafe fn forward(&self, outputs: &subquad_outputs, promise: &Rounding) -> Result<(), Error> {
         let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
             let exact = &plan.exact;
             exact.run_promised(input.q, input.k, input.v, outputs, scratch, promise)
         };
         // SAFETY: the caller's promise, word for word.
-        unsafe { self.run(run) }
+        unsafe { self.run_to(outputs, run) }
     }
 
     /// As [`forward`](Call::forward), in the order of decoding.
     ///
     /// # Safety
-    /// As for [`run`](Call::run).
-    pub(super) unsafe fn decode(&self, promise: &Rounding) -> Result<(), Error> {
+    /// As for [`forward`](Call::forward).
+    pub(super) unsafe fn decode(&self, outputs: &subquad_outputs, promise: &Rounding) -> Result<(), Error> {
         let run = |plan: &Plan<'_>, input: Input<'_>, outputs: Outputs<'_>, scratch: &mut Scratch<'_>| {
             let decode = plan.decode();
             decode.run_promised(input.q, input.k, input.v, outputs, scratch, promise)
         };
         // SAFETY: the caller's promise, word for word.
-        unsafe { self.run(run) }
+        unsafe { self.run_to(outputs, run) }
     }
 
     /// Checks, makes views, runs and reports.
     ///
     /// # Safety
-    /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
-    unsafe fn run(
+    /// As for [`forward`](Call::forward).
+    unsafe fn run_to(
         &self,
+        outputs: &subquad_outputs,
         run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
     ) -> Result<(), Error> {
+        // SAFETY: the caller's promise; what will be written is apart from everything else.
+        unsafe {
+            self.run(
+                || self.own(outputs),
+                |plan, input, scratch| run(plan, input, outputs.view()?, scratch),
+            )
+        }
+    }
+
+    /// What a forward call has of its own; [`Error::Null`] if it should write something and writes nothing.
+    pub(super) fn own(&self, outputs: &subquad_outputs) -> Result<([Extent; 4], [Extent; 0]), Error> {
+        let [q, _, v] = self.inputs;
+        outputs.wanted([q.batch, q.heads, q.rows, v.cols])?;
+        Ok((outputs.extents()?, []))
+    }
+
+    /// [`with`](Call::with), and a report.
+    ///
+    /// # Safety
+    /// As for [`with`](Call::with).
+    pub(super) unsafe fn run<const W: usize, const R: usize>(
+        &self,
+        own: impl FnOnce() -> Result<([Extent; W], [Extent; R]), Error>,
+        run: impl FnOnce(&Plan<'_>, Input<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
+    ) -> Result<(), Error> {
         // SAFETY: the caller's promise, word for word.
-        let report = unsafe { self.with(run)? };
+        let report = unsafe { self.with(own, run)? };
         // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
         unsafe { give(self.report, report.into()) };
         Ok(())
     }
 
-    /// Checks and makes views for whatever is to be done with them.
+    /// Checks everything, also what is this call's `own` to write and to read, and makes views of the inputs for whatever
+    /// is to be done with them.
     ///
     /// # Safety
-    /// As for [`run`](Call::run).
-    pub(super) unsafe fn with<T>(
+    /// Every pointer reaches as far as the sizes beside it say, and nobody else writes there.
+    pub(super) unsafe fn with<T, const W: usize, const R: usize>(
         &self,
-        run: impl FnOnce(&Plan<'_>, Input<'_>, Outputs<'_>, &mut Scratch<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        // SAFETY: the caller's promise; what will be written is apart from everything else.
-        unsafe { self.with_inputs(|plan, input, scratch| run(plan, input, self.outputs.view()?, scratch)) }
-    }
-
-    /// Checks everything, and makes views of what is read.
-    ///
-    /// # Safety
-    /// As for [`run`](Call::run), but for the outputs.
-    pub(super) unsafe fn with_inputs<T>(
-        &self,
+        own: impl FnOnce() -> Result<([Extent; W], [Extent; R]), Error>,
         run: impl FnOnce(&Plan<'_>, Input<'_>, &mut Scratch<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         // SAFETY: the caller's promise, word for word.
         let rules = unsafe { optional(self.rules)? }.unwrap_or(&subquad_attention::NONE);
-        self.check(rules)?;
+        self.check(rules, own)?;
+        let ([q, k, v], (work, work_size)) = (self.inputs, self.work);
         // SAFETY: the caller's promise; what will be written is apart from everything else.
         let (input, mut scratch) = unsafe {
             let input = Input {
-                q: self.q.view()?,
-                k: self.k.view()?,
-                v: self.v.view()?,
+                q: q.view()?,
+                k: k.view()?,
+                v: v.view()?,
             };
-            (input, scratch(self.work, self.work_size)?)
+            (input, scratch(work, work_size)?)
         };
         let shape = Shape::of(&input.q, &input.k, &input.v)?;
         // SAFETY: the caller's promise, word for word.
@@ -316,18 +326,29 @@ impl Call<'_> {
         run(&plan, input, &mut scratch)
     }
 
-    /// Every pointer is usable, something is wanted, and what will be written is apart from everything else.
-    fn check(&self, rules: &subquad_attention) -> Result<(), Error> {
-        let Call { q, k, v, outputs, .. } = self;
-        let [out, lse, partials, scores] = outputs.extents()?;
-        let work = Extent::of(self.work.cast::<u8>(), self.work_size)?;
-        let report = Extent::optional(self.report, 1)?;
+    /// Every pointer is usable, and what will be written is apart from everything else. Not inlined: its frame is gone
+    /// when the kernels run.
+    #[inline(never)]
+    fn check<const W: usize, const R: usize>(
+        &self,
+        rules: &subquad_attention,
+        own: impl FnOnce() -> Result<([Extent; W], [Extent; R]), Error>,
+    ) -> Result<(), Error> {
+        let ([q, k, v], (work, work_size)) = (self.inputs, self.work);
+        let (writes, reads) = own()?;
+        let more = [
+            Extent::of(work.cast::<u8>(), work_size)?,
+            Extent::optional(self.report, 1)?,
+        ];
         let arrays = rules.extents(q.batch, q.heads)?;
         let call = [q.extent()?, k.extent()?, v.extent()?, Extent::optional(self.rules, 1)?];
-        let writes = [out, lse, partials, scores, work, report];
-        apart(&writes, &call)?;
-        apart(&writes, &arrays)?;
-        outputs.wanted([q.batch, q.heads, q.rows, v.cols])
+        apart(&writes, &more)?;
+        for writes in [&writes[..], &more] {
+            for reads in [&reads[..], &call, &arrays] {
+                apart(writes, reads)?;
+            }
+        }
+        Ok(())
     }
 }
 

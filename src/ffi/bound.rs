@@ -1,7 +1,9 @@
 //! Attention with a promise. Entries of their own, so that firmware that asks for no bound does not carry it.
 
-use super::attention::Call;
+use super::attention::{Call, Input, Plan};
 use super::{status, subquad_attention, subquad_outputs, subquad_report, subquad_tensor};
+use crate::attention::Rounding;
+use crate::error::Error;
 use core::ffi::c_void;
 
 /// As subquad_attention_forward, with the same arguments, outputs, scratch, errors and bits, and with a promise about
@@ -29,20 +31,38 @@ pub unsafe extern "C" fn subquad_attention_forward_with_bound(
     work_size: usize,
     report: *mut subquad_report,
 ) -> i32 {
-    let call = Call {
-        rules,
-        q: &q,
-        k: &k,
-        v: &v,
-        outputs: &outputs,
-        work,
-        work_size,
-        report,
-    };
+    let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
     // SAFETY: the caller's promise, word for word; what the first looks at the second does not write.
     status(unsafe {
-        let bound = call.with(|plan, x, _, _| plan.exact.rounding_bound(x.q, x.k, x.v));
-        bound.and_then(|bound| call.forward(&bound))
+        call.bound(&outputs, exact)
+            .and_then(|bound| call.forward(&outputs, &bound))
+    })
+}
+
+/// As subquad_attention_run_task, with the promise of subquad_attention_forward_with_bound: that of the whole call, for
+/// which every task looks at all of the input.
+///
+/// # Safety
+/// As for subquad_attention_run_task.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)] // the C signature
+pub unsafe extern "C" fn subquad_attention_run_task_with_bound(
+    index: usize,
+    count: usize,
+    rules: *const subquad_attention,
+    q: subquad_tensor,
+    k: subquad_tensor,
+    v: subquad_tensor,
+    outputs: subquad_outputs,
+    work: *mut c_void,
+    work_size: usize,
+    report: *mut subquad_report,
+) -> i32 {
+    let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
+    // SAFETY: as for subquad_attention_forward_with_bound.
+    status(unsafe {
+        let bound = call.bound(&outputs, exact);
+        bound.and_then(|bound| call.forward_task(&outputs, index, count, &bound))
     })
 }
 
@@ -63,19 +83,33 @@ pub unsafe extern "C" fn subquad_attention_decode_with_bound(
     work_size: usize,
     report: *mut subquad_report,
 ) -> i32 {
-    let call = Call {
-        rules,
-        q: &q,
-        k: &k,
-        v: &v,
-        outputs: &outputs,
-        work,
-        work_size,
-        report,
-    };
+    let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
     // SAFETY: as for subquad_attention_forward_with_bound.
     status(unsafe {
-        let bound = call.with(|plan, x, _, _| plan.decode().rounding_bound(x.q, x.k, x.v));
-        bound.and_then(|bound| call.decode(&bound))
+        call.bound(&outputs, decode)
+            .and_then(|bound| call.decode(&outputs, &bound))
     })
+}
+
+fn exact(plan: &Plan<'_>, input: &Input<'_>) -> Result<Rounding, Error> {
+    plan.exact.rounding_bound(input.q, input.k, input.v)
+}
+
+fn decode(plan: &Plan<'_>, input: &Input<'_>) -> Result<Rounding, Error> {
+    plan.decode().rounding_bound(input.q, input.k, input.v)
+}
+
+impl Call<'_> {
+    /// The promise about a call, all of whose arguments are checked for it.
+    ///
+    /// # Safety
+    /// As for [`forward`](Call::forward).
+    unsafe fn bound(
+        &self,
+        outputs: &subquad_outputs,
+        bound: fn(&Plan<'_>, &Input<'_>) -> Result<Rounding, Error>,
+    ) -> Result<Rounding, Error> {
+        // SAFETY: the caller's promise, word for word.
+        unsafe { self.with(|| self.own(outputs), |plan, input, _| bound(plan, &input)) }
+    }
 }

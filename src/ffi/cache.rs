@@ -1,12 +1,12 @@
 //! Caches of keys and values.
 
+mod attend;
 mod open;
 
-use super::{apart, give, info, optional, scratch, slice, slice_mut, status, Extent};
-use super::{subquad_attention, subquad_outputs, subquad_report, subquad_tensor};
-use crate::attention::{Cache, CacheShape, Decode, Offset, Outputs, Rules, Shape};
+pub use attend::*;
+
+use super::{give, slice, slice_mut, status, subquad_rotary, subquad_tensor, Extent};
 use crate::error::Error;
-use crate::scratch::Scratch;
 use core::ffi::c_void;
 use open::{read, write};
 
@@ -60,13 +60,20 @@ pub struct subquad_cache {
     pub block: usize,
     /// Pages in memory.
     pub pages: usize,
+    /// Turns each key by its position when it is appended. Queries are compared with it as they are: turn them first, with
+    /// subquad_rotary_apply; the position of the key that was appended last is next - 1. All zero: keys stay as they are.
+    pub rotary: subquad_rotary,
+    /// Room for a turned key and its angles, dim + rotary_dim floats that mean nothing between calls; not read if the base is
+    /// 0.
+    pub rotary_room: *mut f32,
     /// Written by the library: keys appended since the beginning, the position of the next.
     pub next: u64,
     /// Written by the library: position of the oldest key that may go.
     pub first: u64,
     /// Written by the library: the capacity so far. Until the ring is full it may grow: a longer table, a larger capacity.
     pub turned: usize,
-    /// Written by the library: the largest Euclidean distance of a stored key from what was appended.
+    /// Written by the library: the largest Euclidean distance of a stored key from what was appended, turned in
+    /// real numbers.
     pub key_loss: f32,
     /// Written by the library: the largest difference of a number of a stored value from what was appended.
     pub value_loss: f32,
@@ -77,9 +84,10 @@ pub struct subquad_cache {
 ///
 /// Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_NULL, SUBQUAD_E_MISALIGNED, SUBQUAD_E_SHAPE, SUBQUAD_E_OVERFLOW,
 /// SUBQUAD_E_OVERLAP (of the cache, its memory, and k or v), SUBQUAD_E_PARAMETER (an unknown format, more keys kept than
-/// there is room for, no room to slide in, a block of 0, a loss below 0), SUBQUAD_E_RANGE (the table names a page that is
-/// not there, or a number is too large for the format), SUBQUAD_E_MISMATCH (no cache of this shape comes to these
-/// positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE. Where several apply it is one of them.
+/// there is room for, no room to slide in, a block of 0, a loss below 0, or as subquad_rotary says), SUBQUAD_E_RANGE (the
+/// table names a page that is not there, or a number is too large for the format, turned or not), SUBQUAD_E_MISMATCH (no
+/// cache of this shape comes to these positions), SUBQUAD_E_FULL, SUBQUAD_E_NON_FINITE, SUBQUAD_E_UNSUPPORTED. Where several
+/// apply it is one of them.
 ///
 /// # Safety
 /// Every pointer reaches as far as the sizes beside it say, and nobody else uses the cache during the call.
@@ -135,85 +143,6 @@ pub unsafe extern "C" fn subquad_cache_length(cache: *const subquad_cache, keys:
     status(length())
 }
 
-/// Attention of new queries (1 x query_heads x queries x dim) over the keys that are there, read where they lie, in the
-/// order of their positions: the bits of subquad_attention_decode over the same keys in plain memory.
-///
-/// `rules` count the keys that are there, the kept ones first; null: the last query stands at the last key, and every query
-/// sees every key. `rules` for a call of one problem, without segments or key_lengths (SUBQUAD_E_SHAPE). With `want_bound`
-/// not 0 the report's bound, at the cost of one more pass, is about the keys and values as they were appended.
-///
-/// `work` is scratch as subquad_cache_attend_need says, `report` may be null. Errors as for subquad_attention_decode and
-/// subquad_cache_append.
-///
-/// # Safety
-/// As for subquad_attention_decode and subquad_cache_append.
-#[unsafe(no_mangle)]
-#[allow(clippy::too_many_arguments)] // the C signature
-pub unsafe extern "C" fn subquad_cache_attend(
-    cache: *const subquad_cache,
-    rules: *const subquad_attention,
-    q: subquad_tensor,
-    outputs: subquad_outputs,
-    want_bound: i32,
-    work: *mut c_void,
-    work_size: usize,
-    report: *mut subquad_report,
-) -> i32 {
-    let attend = || {
-        let [out, lse, partials, scores] = outputs.extents()?;
-        let work_at = Extent::of(work.cast::<u8>(), work_size)?;
-        let writes = [out, lse, partials, scores, work_at, Extent::optional(report, 1)?];
-        apart(&writes, &[q.extent()?, Extent::optional(rules, 1)?])?;
-        // SAFETY: the caller's promise, word for word; what will be written is apart from everything else.
-        unsafe {
-            let own = read(cache, &[], &writes)?;
-            let opened = own.open()?;
-            let rules = optional(rules)?;
-            if let Some(rules) = rules {
-                apart(&writes, &rules.extents(1, q.heads)?)?;
-            }
-            let something = [q.batch, q.heads, q.rows, own.value_dim].iter().all(|&n| n != 0);
-            if something && outputs.all().iter().all(|t| t.data.is_null()) {
-                return Err(Error::Null);
-            }
-            let mut plan = plan(&opened, rules, q.heads, q.rows)?;
-            if want_bound != 0 {
-                plan = plan.with_bound();
-            }
-            let (q, outputs): (_, Outputs<'_>) = (q.view()?, outputs.view()?);
-            let mut scratch: Scratch<'_> = scratch(work, work_size)?;
-            let happened = opened.attend(&plan, q, outputs, &mut scratch)?;
-            give(report, happened.into());
-        }
-        Ok(())
-    };
-    status(attend())
-}
-
-/// Bytes of scratch that subquad_cache_attend takes now for so many query heads and queries, written to `bytes`. Errors as
-/// for subquad_cache_append.
-///
-/// # Safety
-/// As for subquad_cache_append; `bytes` points to a size_t.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn subquad_cache_attend_need(
-    cache: *const subquad_cache,
-    query_heads: usize,
-    queries: usize,
-    bytes: *mut usize,
-) -> i32 {
-    let need = || {
-        // SAFETY: the caller's promise, word for word; `bytes` is aligned and apart.
-        unsafe {
-            let own = read(cache, &[], &[Extent::of(bytes, 1)?])?;
-            let need = own.open()?.decode(query_heads, queries)?.need();
-            give(bytes, need.checked_bytes().ok_or(Error::Overflow)?);
-        }
-        Ok(())
-    };
-    status(need())
-}
-
 /// Writes the cache to `to`, as many bytes as subquad_cache_save_need says (SUBQUAD_E_SHORT if `size` is less): keys in the
 /// order of their positions, neither ring nor pages, little endian, with a checksum. Errors as for subquad_cache_append.
 ///
@@ -253,7 +182,7 @@ pub unsafe extern "C" fn subquad_cache_save_need(cache: *const subquad_cache, by
 /// others. All `size` bytes are one saved cache.
 ///
 /// Returns SUBQUAD_OK, or, with nothing written, SUBQUAD_E_CORRUPT if a byte is wrong, missing or too many,
-/// SUBQUAD_E_MISMATCH for another shape or other formats, SUBQUAD_E_FULL for more keys than there is room for,
+/// SUBQUAD_E_MISMATCH for another shape, other formats or another rotary, SUBQUAD_E_FULL for more keys than there is room for,
 /// SUBQUAD_E_NON_FINITE for numbers that no cache takes, and the errors of subquad_cache_append.
 ///
 /// # Safety
@@ -271,38 +200,4 @@ pub unsafe extern "C" fn subquad_cache_load(cache: *mut subquad_cache, from: *co
         Ok(())
     };
     status(load())
-}
-
-/// The plan of a call.
-///
-/// # Safety
-/// The pointers in `rules` reach as far as one problem of so many query heads says, and nobody writes there during 'a.
-unsafe fn plan<'a>(
-    cache: &Cache<'_>,
-    rules: Option<&subquad_attention>,
-    query_heads: usize,
-    queries: usize,
-) -> Result<Decode<'a>, Error> {
-    let CacheShape {
-        heads, dim, value_dim, ..
-    } = cache.shape();
-    let shape = Shape {
-        batch: 1,
-        query_heads,
-        kv_heads: heads,
-        queries,
-        keys: cache.len(),
-        dim,
-        value_dim,
-    };
-    let plan = Decode::new(shape)?;
-    let Some(rules) = rules else {
-        return plan.with_rules(Rules::new().with_offset(Offset::ToEnd));
-    };
-    if rules.segments != 0 || !rules.key_lengths.is_null() {
-        return Err(Error::Shape);
-    }
-    // SAFETY: the caller's promise, word for word.
-    let read = unsafe { rules.read(&shape)? };
-    Ok(plan.with_rules(read)?.with_isa(info::isa(rules.isa)?))
 }

@@ -1,11 +1,12 @@
 //! The gradient of attention.
 
-use super::attention::{bytes_of, Plan};
+use super::attention::{bytes_of, Call, Plan};
 use super::types::{subquad_gradients, subquad_upstream};
-use super::{apart, give, optional, scratch, slice_mut, status, Extent};
+use super::{slice_mut, status, Extent};
 use super::{subquad_attention, subquad_report, subquad_shape, subquad_tensor};
-use crate::attention::{Gradient, Gradients, Shape, Upstream};
+use crate::attention::{Gradient, Gradients, Tasks, Upstream};
 use crate::error::Error;
+use crate::view::Layout;
 use core::ffi::c_void;
 
 /// The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
@@ -14,7 +15,8 @@ use core::ffi::c_void;
 /// them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
 /// where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
 /// that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
-/// class only. Problems and key heads (with their query heads) are independent: so to split the work.
+/// class only. Problems and key heads (with their query heads) are independent but for a bias that they share:
+/// subquad_attention_gradient_tasks splits the work.
 ///
 /// `rules`, `work` and `report` are those of subquad_attention_forward, `work` as many bytes as
 /// subquad_attention_gradient_need says. `key_run` is not used.
@@ -41,41 +43,20 @@ pub unsafe extern "C" fn subquad_attention_gradient(
     work_size: usize,
     report: *mut subquad_report,
 ) -> i32 {
-    let run = || {
-        // SAFETY: the caller's promise, word for word.
-        let known = unsafe { optional(rules)? }.unwrap_or(&subquad_attention::NONE);
-        let writes = gradients.extents(q.heads)?;
-        let inputs = [q.extent()?, k.extent()?, v.extent()?, Extent::optional(rules, 1)?];
-        let work_at = Extent::of(work.cast::<u8>(), work_size)?;
-        let [to_q, to_k, to_v, to_bias, to_sinks] = writes;
-        let writes = [
-            to_q,
-            to_k,
-            to_v,
-            to_bias,
-            to_sinks,
-            work_at,
-            Extent::optional(report, 1)?,
-        ];
-        apart(&writes, &inputs)?;
-        apart(&writes, &upstream.extents()?)?;
-        apart(&writes, &known.extents(q.batch, q.heads)?)?;
-        // Where no input has an element there is nothing to be wanted.
-        if gradients.is_nothing() && (q.len()? != 0 || k.len()? != 0 || v.len()? != 0) {
-            return Err(Error::Null);
-        }
-        // SAFETY: the caller's promise; what will be written is apart from everything else.
-        let happened = unsafe {
-            let (q, k, v) = (q.view()?, k.view()?, v.view()?);
-            let plan = Plan::new(known, Shape::of(&q, &k, &v)?)?.gradient();
-            let (upstream, gradients) = (upstream.view()?, gradients.view(q.heads())?);
-            plan.run(q, k, v, upstream, gradients, &mut scratch(work, work_size)?)?
-        };
-        // SAFETY: checked to be aligned and apart; the rest is the caller's promise.
-        unsafe { give(report, happened.into()) };
-        Ok(())
+    let call = Call::new(rules, [&q, &k, &v], (work, work_size), report);
+    let own = || {
+        Ok((
+            gradients.wanted([q.shape(), k.shape(), v.shape()])?,
+            upstream.extents()?,
+        ))
     };
-    status(run())
+    // SAFETY: the caller's promise; what will be written is apart from everything else.
+    status(unsafe {
+        call.run(own, |plan, x, scratch| {
+            let to = gradients.view(q.heads)?;
+            plan.gradient().run(x.q, x.k, x.v, upstream.view()?, to, scratch)
+        })
+    })
 }
 
 /// Bytes of scratch that subquad_attention_gradient takes for these rules and this shape, written to `bytes`.
@@ -95,13 +76,13 @@ pub unsafe extern "C" fn subquad_attention_gradient_need(
 }
 
 impl<'a> Plan<'a> {
-    fn gradient(&self) -> Gradient<'a> {
+    pub(super) fn gradient(&self) -> Gradient<'a> {
         Gradient::from_exact(&self.exact)
     }
 }
 
 impl subquad_upstream {
-    fn extents(&self) -> Result<[Extent; 4], Error> {
+    pub(super) fn extents(&self) -> Result<[Extent; 4], Error> {
         Ok([
             self.out.extent()?,
             self.d_out.extent()?,
@@ -112,7 +93,7 @@ impl subquad_upstream {
 
     /// # Safety
     /// The pointers reach as far as the sizes say, and nobody writes there during 'a.
-    unsafe fn view<'a>(&self) -> Result<Upstream<'a>, Error> {
+    pub(super) unsafe fn view<'a>(&self) -> Result<Upstream<'a>, Error> {
         // SAFETY: the caller's promise, word for word.
         unsafe {
             Ok(Upstream {
@@ -126,12 +107,17 @@ impl subquad_upstream {
 }
 
 impl subquad_gradients {
-    fn is_nothing(&self) -> bool {
-        let tensors = [self.q, self.k, self.v, self.bias];
-        self.sink_logits.is_null() && tensors.iter().all(|t| t.data.is_null())
+    pub(super) const fn tensors(&self) -> [super::subquad_tensor_mut; 4] {
+        [self.q, self.k, self.v, self.bias]
     }
 
-    fn extents(&self, query_heads: usize) -> Result<[Extent; 5], Error> {
+    /// What will be written. [`Error::Null`] if nothing is, though inputs of these shapes have an element.
+    pub(super) fn wanted(&self, inputs: [[usize; 4]; 3]) -> Result<[Extent; 5], Error> {
+        let nothing = self.sink_logits.is_null() && self.tensors().iter().all(|t| t.data.is_null());
+        if nothing && inputs.iter().any(|sizes| !sizes.contains(&0)) {
+            return Err(Error::Null);
+        }
+        let [[_, query_heads, ..], ..] = inputs;
         Ok([
             self.q.optional_extent()?,
             self.k.optional_extent()?,
@@ -156,6 +142,45 @@ impl subquad_gradients {
                 v: self.v.optional_view()?,
                 bias: self.bias.optional_view()?,
                 sink_logits: sinks,
+            })
+        }
+    }
+
+    pub(super) fn tasks(
+        &self,
+        plan: &Gradient<'_>,
+        query_heads: usize,
+        layouts: &[Option<Layout>; 4],
+        wanted: usize,
+    ) -> Result<Tasks, Error> {
+        let sinks = (!self.sink_logits.is_null()).then_some(query_heads);
+        plan.tasks(&layouts.each_ref().map(Option::as_ref), sinks, wanted)
+    }
+
+    /// Views of what a task writes; the first has all sinks.
+    ///
+    /// # Safety
+    /// The pointers reach as far as the sizes say, and nobody else uses the elements of the task during 'a.
+    pub(super) unsafe fn windows<'a>(
+        &self,
+        query_heads: usize,
+        layouts: &[Option<Layout>; 4],
+        tasks: &Tasks,
+        index: usize,
+    ) -> Result<Gradients<'a>, Error> {
+        let [a, b, c, d] = layouts;
+        // SAFETY: the caller's promise, word for word.
+        unsafe {
+            let sink_logits = match self.sink_logits.is_null() || index != 0 {
+                true => None,
+                false => Some(slice_mut(self.sink_logits, query_heads)?),
+            };
+            Ok(Gradients {
+                q: self.q.window(a, tasks, index)?,
+                k: self.k.window(b, tasks, index)?,
+                v: self.v.window(c, tasks, index)?,
+                bias: self.bias.window(d, tasks, index)?,
+                sink_logits,
             })
         }
     }

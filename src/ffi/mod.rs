@@ -13,6 +13,7 @@ mod info;
 mod kernels;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod rotary;
 mod rules;
 mod tasks;
 mod types;
@@ -24,6 +25,7 @@ pub use gradient::*;
 pub use head::*;
 pub use info::*;
 pub use kernels::*;
+pub use rotary::*;
 pub use tasks::*;
 pub use types::{
     subquad_attention, subquad_gradients, subquad_mask, subquad_outputs, subquad_report, subquad_shape, subquad_tensor,
@@ -272,7 +274,14 @@ impl subquad_tensor_mut {
             return Ok(None);
         }
         // SAFETY: the caller's promise, word for word.
+        unsafe { self.view() }.map(Some)
+    }
+
+    /// # Safety
+    /// `data` reaches as far as the sizes say, and nobody else uses that memory during 'a.
+    unsafe fn view<'a>(&self) -> Result<TensorMut<'a, f32>, Error> {
+        // SAFETY: the caller's promise, word for word.
         let data = unsafe { slice_mut(self.data, self.len()?)? };
-        TensorMut::with_strides(data, self.shape(), self.strides()).map(Some)
+        TensorMut::with_strides(data, self.shape(), self.strides())
     }
 }

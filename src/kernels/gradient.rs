@@ -8,10 +8,30 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::elementary::tanh;
-use super::tile::{get, put, query_vectors};
+use super::tile::{finished_scores, get, put, query_vectors, Finish};
 use super::weight::power_of_two;
 use crate::simd::Simd;
-use crate::view::MatMut;
+use crate::view::{MatMut, MatRef};
+
+/// Probabilities of a run of keys, `p[key][lane] = 2^(score - lse[lane])`, from queries and keys at once: a pass over all
+/// scores of the run would find them in the second-level cache.
+#[inline(always)]
+pub fn probabilities_of_keys<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, p: &mut [f32], lse: &[f32]) {
+    finished_scores(s, q_t, k, p, Probability { lse });
+}
+
+/// Gradients of their scores, `ds = p * (product - delta)`, from the output's gradient and the values likewise.
+#[inline(always)]
+pub fn gradients_of_keys<S: Simd<f32>>(
+    s: S,
+    d_out_t: &[f32],
+    v: MatRef<'_, f32>,
+    ds: &mut [f32],
+    p: &[f32],
+    delta: &[f32],
+) {
+    finished_scores(s, d_out_t, v, ds, Slope { p, delta });
+}
 
 /// `p = 2^(p - lse)` and `ds = p * (ds - delta)`, in place: scores into probabilities, products of the output's gradient
 /// with the values into gradients of the scores. All tiles are `[key][lane]`, `lse` (in base 2) and `delta` `[lane]`.
@@ -19,22 +39,18 @@ use crate::view::MatMut;
 /// With `masked`, a score of minus infinity is a masked key: both numbers become 0.
 #[inline(always)]
 pub fn score_gradients<S: Simd<f32>>(s: S, p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) {
-    match (S::REGISTERS, masked) {
-        (16.., false) => score_gradients_of::<S, false, 2>(s, p, ds, lse, delta),
-        (16.., true) => score_gradients_of::<S, true, 2>(s, p, ds, lse, delta),
-        (_, false) => score_gradients_of::<S, false, 1>(s, p, ds, lse, delta),
-        (_, true) => score_gradients_of::<S, true, 1>(s, p, ds, lse, delta),
+    if !masked {
+        Probability { lse }.finish(s, 0, p);
+        Slope { p, delta }.finish(s, 0, ds);
+    } else if S::REGISTERS >= 16 {
+        masked_gradients::<S, 2>(s, p, ds, lse, delta);
+    } else {
+        masked_gradients::<S, 1>(s, p, ds, lse, delta);
     }
 }
 
 #[inline(always)]
-fn score_gradients_of<S: Simd<f32>, const MASKED: bool, const NQ: usize>(
-    s: S,
-    p: &mut [f32],
-    ds: &mut [f32],
-    lse: &[f32],
-    delta: &[f32],
-) {
+fn masked_gradients<S: Simd<f32>, const NQ: usize>(s: S, p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32]) {
     let (lse, delta) = (get::<S, NQ>(s, lse), get::<S, NQ>(s, delta));
     let lanes = NQ * S::LANES;
     for (p, ds) in p.chunks_exact_mut(lanes).zip(ds.chunks_exact_mut(lanes)) {
@@ -43,12 +59,71 @@ fn score_gradients_of<S: Simd<f32>, const MASKED: bool, const NQ: usize>(
             let hidden = s.equal(x[n], s.splat(f32::NEG_INFINITY));
             x[n] = power_of_two(s, s.sub(x[n], lse[n]));
             y[n] = s.mul(x[n], s.sub(y[n], delta[n]));
-            if MASKED {
-                x[n] = s.select(hidden, s.splat(0.0), x[n]);
-                y[n] = s.select(hidden, s.splat(0.0), y[n]);
-            }
+            x[n] = s.select(hidden, s.splat(0.0), x[n]);
+            y[n] = s.select(hidden, s.splat(0.0), y[n]);
         }
         put(s, &x, p);
+        put(s, &y, ds);
+    }
+}
+
+/// Scores into probabilities.
+#[derive(Clone, Copy)]
+struct Probability<'a> {
+    lse: &'a [f32],
+}
+
+impl<S: Simd<f32>> Finish<S> for Probability<'_> {
+    #[inline(always)]
+    fn finish(self, s: S, _: usize, tile: &mut [f32]) {
+        if S::REGISTERS >= 16 {
+            probabilities::<S, 2>(s, tile, self.lse);
+        } else {
+            probabilities::<S, 1>(s, tile, self.lse);
+        }
+    }
+}
+
+#[inline(always)]
+fn probabilities<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lse: &[f32]) {
+    let lse = get::<S, NQ>(s, lse);
+    for p in tile.chunks_exact_mut(NQ * S::LANES) {
+        let mut x = get::<S, NQ>(s, p);
+        for n in 0..NQ {
+            x[n] = power_of_two(s, s.sub(x[n], lse[n]));
+        }
+        put(s, &x, p);
+    }
+}
+
+/// Products of the output's gradient with the values into gradients of the scores; `p` are those of the whole run.
+#[derive(Clone, Copy)]
+struct Slope<'a> {
+    p: &'a [f32],
+    delta: &'a [f32],
+}
+
+impl<S: Simd<f32>> Finish<S> for Slope<'_> {
+    #[inline(always)]
+    fn finish(self, s: S, key: usize, tile: &mut [f32]) {
+        let p = |lanes: usize| self.p.get(key * lanes..).unwrap_or(&[]);
+        if S::REGISTERS >= 16 {
+            slopes::<S, 2>(s, tile, p(2 * S::LANES), self.delta);
+        } else {
+            slopes::<S, 1>(s, tile, p(S::LANES), self.delta);
+        }
+    }
+}
+
+#[inline(always)]
+fn slopes<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], p: &[f32], delta: &[f32]) {
+    let delta = get::<S, NQ>(s, delta);
+    let lanes = NQ * S::LANES;
+    for (ds, p) in tile.chunks_exact_mut(lanes).zip(p.chunks_exact(lanes)) {
+        let (mut y, p) = (get::<S, NQ>(s, ds), get::<S, NQ>(s, p));
+        for n in 0..NQ {
+            y[n] = s.mul(p[n], s.sub(y[n], delta[n]));
+        }
         put(s, &y, ds);
     }
 }
@@ -108,37 +183,44 @@ impl Span {
 pub fn weighted_rows<S: Simd<f32>>(s: S, of: &Weighted<'_>, out: &mut MatMut<'_, f32>) {
     let mut col = 0;
     if S::REGISTERS >= 32 {
-        // 24 accumulators, and as many vectors of a row as there are columns for.
-        while col + 3 * S::LANES < out.cols() {
-            key_tiles::<S, 6, 4>(s, of, col, out);
+        // As many vectors of a row as there are columns for. A single one has twelve accumulators, which is enough:
+        // LLVM does not unroll the loop over 24 rows, and then keeps them in memory.
+        while col + 4 * S::LANES <= out.cols() {
+            key_tiles::<S, 6, 4, false>(s, of, col, out);
             col += 4 * S::LANES;
         }
-        while col + S::LANES < out.cols() {
-            key_tiles::<S, 12, 2>(s, of, col, out);
+        while col + 2 * S::LANES <= out.cols() {
+            key_tiles::<S, 12, 2, false>(s, of, col, out);
             col += 2 * S::LANES;
         }
+        while col + S::LANES <= out.cols() {
+            key_tiles::<S, 12, 1, false>(s, of, col, out);
+            col += S::LANES;
+        }
         if col < out.cols() {
-            key_tiles::<S, 24, 1>(s, of, col, out);
+            key_tiles::<S, 12, 1, true>(s, of, col, out);
         }
     } else if S::REGISTERS >= 16 {
-        while col + S::LANES < out.cols() {
-            key_tiles::<S, 6, 2>(s, of, col, out);
+        while col + 2 * S::LANES <= out.cols() {
+            key_tiles::<S, 6, 2, false>(s, of, col, out);
             col += 2 * S::LANES;
         }
-        if col < out.cols() {
-            key_tiles::<S, 12, 1>(s, of, col, out);
+        while col < out.cols() {
+            key_tiles::<S, 12, 1, true>(s, of, col, out);
+            col += S::LANES;
         }
     } else {
         while col < out.cols() {
-            key_tiles::<S, 4, 1>(s, of, col, out);
+            key_tiles::<S, 4, 1, true>(s, of, col, out);
             col += S::LANES;
         }
     }
 }
 
-/// Columns `col..` of all keys.
+/// Columns `col..` of all keys. With `PART`, one vector that may reach beyond the last; apart, because LLVM keeps a tile
+/// that is filled in two ways in memory.
 #[inline(always)]
-fn key_tiles<S: Simd<f32>, const MK: usize, const NC: usize>(
+fn key_tiles<S: Simd<f32>, const MK: usize, const NC: usize, const PART: bool>(
     s: S,
     of: &Weighted<'_>,
     col: usize,
@@ -146,17 +228,17 @@ fn key_tiles<S: Simd<f32>, const MK: usize, const NC: usize>(
 ) {
     let mut key = 0;
     while key + MK <= out.rows() {
-        key_tile::<S, MK, NC>(s, of, key, col, out);
+        key_tile::<S, MK, NC, PART>(s, of, key, col, out);
         key += MK;
     }
     while key < out.rows() {
-        key_tile::<S, 1, NC>(s, of, key, col, out);
+        key_tile::<S, 1, NC, PART>(s, of, key, col, out);
         key += 1;
     }
 }
 
 #[inline(always)]
-fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
+fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize, const PART: bool>(
     s: S,
     of: &Weighted<'_>,
     key: usize,
@@ -165,7 +247,12 @@ fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
 ) {
     let mut acc = [[s.splat(0.0); NC]; MK];
     for m in 0..MK {
-        acc[m] = get_part::<S, NC>(s, out.row(key + m).get(col..).unwrap_or(&[]));
+        let row = out.row(key + m).get(col..).unwrap_or(&[]);
+        if PART && row.len() < S::LANES {
+            acc[m] = [s.load_part(row, 0.0); NC];
+        } else if let Some(row) = row.get(..NC * S::LANES) {
+            acc[m] = get::<S, NC>(s, row);
+        }
     }
     let lanes = query_vectors(S::REGISTERS) * S::LANES;
     let (panel, row_panel) = ((of.keys * lanes).max(1), (lanes * of.width).max(1));
@@ -182,7 +269,12 @@ fn key_tile<S: Simd<f32>, const MK: usize, const NC: usize>(
         lanes_of::<S, MK, NC>(s, weights, rows, of.width, count, &mut acc);
     }
     for m in 0..MK {
-        put_part(s, &acc[m], out.row(key + m).get_mut(col..).unwrap_or(&mut []));
+        let row = out.row(key + m).get_mut(col..).unwrap_or(&mut []);
+        if PART && row.len() < S::LANES {
+            s.store_part(acc[m][0], row);
+        } else if let Some(row) = row.get_mut(..NC * S::LANES) {
+            put(s, &acc[m], row);
+        }
     }
 }
 
@@ -214,33 +306,5 @@ fn lanes_of<S: Simd<f32>, const MK: usize, const NC: usize>(
                 acc[m][n] = s.mul_add(y, x[n], acc[m][n]);
             }
         }
-    }
-}
-
-/// `NC` vectors from the front of `p`, zeros beyond its end.
-#[inline(always)]
-fn get_part<S: Simd<f32>, const NC: usize>(s: S, p: &[f32]) -> [S::V; NC] {
-    if p.len() >= NC * S::LANES {
-        return get::<S, NC>(s, p);
-    }
-    let mut v = [s.splat(0.0); NC];
-    let mut rest = p;
-    for v in &mut v {
-        *v = s.load_part(rest, 0.0);
-        rest = rest.get(S::LANES..).unwrap_or(&[]);
-    }
-    v
-}
-
-/// `NC` vectors to the front of `p`, as far as it reaches.
-#[inline(always)]
-fn put_part<S: Simd<f32>, const NC: usize>(s: S, v: &[S::V; NC], p: &mut [f32]) {
-    if p.len() >= NC * S::LANES {
-        return put(s, v, p);
-    }
-    let mut rest = p;
-    for &v in v {
-        s.store_part(v, rest);
-        rest = rest.get_mut(S::LANES..).unwrap_or(&mut []);
     }
 }

@@ -9,6 +9,7 @@ mod moment_rows;
 pub(crate) mod monomials;
 mod normalize;
 mod reduce;
+mod rotary;
 mod row;
 mod softmax;
 mod stored;
@@ -25,7 +26,7 @@ pub(crate) use moment_push::{add_to, by_values, Tokens, SPARE};
 pub(crate) use moment_query::Queries;
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
-pub(crate) use stored::{row_scores, row_values};
+pub(crate) use stored::{row_scores, row_values, widen};
 pub(crate) use weight::NOTHING;
 
 /// Keys that are scored before their values are read: a tile that fits the first-level cache.
@@ -38,6 +39,11 @@ pub(crate) const fn block_lanes(isa: Isa) -> usize {
 
 /// Whether [`weigh_near`] is worth its code: one lane is for size, and has one way to weigh, the one that is always right.
 pub(crate) const fn weighs_near(isa: Isa) -> bool {
+    isa.lanes() > 1
+}
+
+/// Whether [`probabilities_of_keys`] and [`gradients_of_keys`] are worth their code, likewise.
+pub(crate) const fn finishes_scores(isa: Isa) -> bool {
     isa.lanes() > 1
 }
 
@@ -97,6 +103,11 @@ dispatch! {
     ///
     /// Relative error of an entry: `(|x - max| + ln n + ceil(n / 16) + 10) 2^-24` to first order.
     pub fn softmax(row: &mut [f32]) = normalize::softmax;
+    /// Turns each pair `(x[i], y[i])` by the angle of `cos[i]` and `sin[i]`, over the shortest length: the same bits on every
+    /// back end. NaN is canonical.
+    pub fn turn_halves(x: &mut [f32], y: &mut [f32], cos: &[f32], sin: &[f32]) = rotary::turn_halves;
+    /// As [`turn_halves`], for the pairs `(row[2 i], row[2 i + 1])`.
+    pub fn turn_neighbours(row: &mut [f32], cos: &[f32], sin: &[f32]) = rotary::turn_neighbours;
     /// `tile[key][lane] = sum over c of q_t[c][lane] * k[key][c]`, in the order of c.
     pub(crate) fn scores(q_t: &[f32], k: MatRef<'_, f32>, tile: &mut [f32]) = tile::scores;
     /// Soft-cap of every score.
@@ -117,6 +128,10 @@ dispatch! {
     pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
     /// As [`weigh_near`], for one query whose keys are the lanes.
     pub(crate) fn weigh_near_row(row: &mut [f32], lanes: Lanes<'_>) -> Option<bool> = softmax::weigh_near_row;
+    /// Scores of keys that no lane is barred from, at once into probabilities.
+    pub(crate) fn probabilities_of_keys(q_t: &[f32], k: MatRef<'_, f32>, p: &mut [f32], lse: &[f32]) = gradient::probabilities_of_keys;
+    /// Products of their values with the gradient of the output, at once into gradients of the scores.
+    pub(crate) fn gradients_of_keys(d_out_t: &[f32], v: MatRef<'_, f32>, ds: &mut [f32], p: &[f32], delta: &[f32]) = gradient::gradients_of_keys;
     /// Scores and products into probabilities and gradients of the scores: `p = 2^(p - lse)`, `ds = p * (ds - delta)`.
     pub(crate) fn score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) = gradient::score_gradients;
     /// As [`cap`], with the derivative.
@@ -130,7 +145,7 @@ dispatch! {
     /// Whether all numbers are finite.
     pub(crate) fn all_finite(rows: MatRef<'_, f32>) -> bool = moment_rows::all_finite;
     /// Ranges that hold these rows as well.
-    pub(crate) fn widen(rows: MatRef<'_, f32>, low: &mut [f32], high: &mut [f32]) = moment_rows::widen;
+    pub(crate) fn widen_ranges(rows: MatRef<'_, f32>, low: &mut [f32], high: &mut [f32]) = moment_rows::widen;
     /// Sums of powers 1, 2, ... of the squared norms of tokens, and the largest square.
     pub(crate) fn powers(x: &[f32], count: usize, work: [&mut [f32]; 2], sums: &mut [f32]) -> f32 = moment_rows::powers;
     /// The squared norms of `(k - centre) * inverse` for up to sixteen keys, with the same bits in both classes.

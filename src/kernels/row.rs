@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use crate::simd::{Stored, Widen, F32};
-use crate::view::MatRef;
+use crate::view::{MatRef, NextRows};
 
 /// Scores of `q.rows()` queries and a run of keys: `out.row(i)[j] = q.row(i) . k.row(j)`.
 ///
@@ -34,26 +34,35 @@ pub fn row_scores<S: Widen, K: Stored>(
     }
 }
 
-/// Short rows four at a time, with sums that stay in registers; long ones one after the other, as four of them are four
-/// streams of memory, which large caches do not foresee.
+/// Rows one after the other, sums in registers: rows side by side are streams of memory, which large caches do not foresee.
 #[inline(always)]
 fn one_row_scores<S: Widen, K: Stored>(s: S, q: &[f32], k: MatRef<'_, K::Bits>, out: &mut [f32]) {
-    let long = k.cols() * size_of::<K::Bits>() > 256;
     for (key, out) in (0..k.rows()).step_by(16).zip(out.chunks_exact_mut(16)) {
-        let mut sums = [s.splat16(0.0); 16];
-        if long {
-            for (m, sum) in sums.iter_mut().enumerate().take(k.rows() - key) {
-                [*sum] = products::<S, K, 1, 1, 1>(s, [q], [k.row(key + m)]);
+        let Some(mut rows) = k.rows_from(key, 16) else {
+            let mut sums = [s.splat16(0.0); 16];
+            for (key, sum) in (key..k.rows()).zip(&mut sums) {
+                [*sum] = products::<S, K, 1, 1, 1>(s, [q], [k.row(key)]);
             }
-        } else {
-            let [a0, a1, a2, a3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key));
-            let [b0, b1, b2, b3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 4));
-            let [c0, c1, c2, c3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 8));
-            let [d0, d1, d2, d3] = products::<S, K, 1, 4, 4>(s, [q], four_rows(k, key + 12));
-            sums = [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3];
-        }
+            s.store16(s.sums16(&sums), out);
+            return;
+        };
+        let [a0, a1, a2, a3] = four_products::<S, K>(s, q, &mut rows);
+        let [b0, b1, b2, b3] = four_products::<S, K>(s, q, &mut rows);
+        let [c0, c1, c2, c3] = four_products::<S, K>(s, q, &mut rows);
+        let [d0, d1, d2, d3] = four_products::<S, K>(s, q, &mut rows);
+        let sums = [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3];
         s.store16(s.sums16(&sums), out);
     }
+}
+
+/// Of the next four rows.
+#[inline(always)]
+fn four_products<S: Widen, K: Stored>(s: S, q: &[f32], rows: &mut NextRows<'_, K::Bits>) -> [S::V16; 4] {
+    let [a] = products::<S, K, 1, 1, 1>(s, [q], [rows.row()]);
+    let [b] = products::<S, K, 1, 1, 1>(s, [q], [rows.row()]);
+    let [c] = products::<S, K, 1, 1, 1>(s, [q], [rows.row()]);
+    let [d] = products::<S, K, 1, 1, 1>(s, [q], [rows.row()]);
+    [a, b, c, d]
 }
 
 /// Four queries, four keys at a time.

@@ -1,6 +1,7 @@
 //! Scalar functions for what happens once per row. Plain multiplications and additions: the same bits everywhere.
 
 pub mod poly;
+pub mod turn;
 
 use poly::{LN, LN2_HIGH, LN2_LOW};
 

@@ -7,7 +7,7 @@ use super::waiting::{Frame, Waiting};
 use super::Shape;
 use crate::bound::sum_up;
 use crate::error::Error;
-use crate::kernels::{add_to, all_finite, widen};
+use crate::kernels::{add_to, all_finite, widen_ranges};
 use crate::math;
 use crate::scratch::Scratch;
 use crate::simd::Isa;
@@ -234,7 +234,7 @@ impl<'a> State<'a> {
         if self.count == 0 && v.rows() > 0 {
             self.start_ranges(v.row(0), v.row(0));
         }
-        widen(self.isa, v, self.low, self.high);
+        widen_ranges(self.isa, v, self.low, self.high);
         let mut parents: &mut [f32] = &mut [];
         let mut done = 0;
         while done < k.rows() {
@@ -267,7 +267,7 @@ impl<'a> State<'a> {
         } else if other.count > 0 {
             for row in [&*other.low, other.high] {
                 let row = MatRef::spanning(row, 1, self.shape.value_dim, self.shape.value_dim);
-                widen(self.isa, row, self.low, self.high);
+                widen_ranges(self.isa, row, self.low, self.high);
             }
         }
         for (i, &sum) in other.sums.iter().enumerate() {

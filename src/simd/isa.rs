@@ -95,12 +95,10 @@ isas! {
     /// 128-bit vectors, strict (wasm has no deterministic fused multiply-add).
     #[cfg(isa_wasm)]
     Wasm(Wasm) = 8, "wasm-simd128";
-    /// One lane in software, strict. For tests, like all that follow.
+    /// One lane in software, strict. For tests, like all that follow: every width that no machine at hand may have, but not
+    /// every width in both classes, as each takes a compiler ten seconds.
     #[cfg(any(test, feature = "emulation"))]
     Emu1(Emu<1>) = 0, "emu1";
-    /// Eight lanes, strict.
-    #[cfg(any(test, feature = "emulation"))]
-    Emu8(Emu<8>) = 0, "emu8";
     /// Sixteen lanes, strict.
     #[cfg(any(test, feature = "emulation"))]
     Emu16(Emu<16>) = 0, "emu16";
@@ -110,12 +108,6 @@ isas! {
     /// Four lanes, fused.
     #[cfg(any(test, feature = "emulation"))]
     FusedEmu4(FusedEmu<4>) = 0, "fused-emu4";
-    /// Eight lanes, fused.
-    #[cfg(any(test, feature = "emulation"))]
-    FusedEmu8(FusedEmu<8>) = 0, "fused-emu8";
-    /// Sixteen lanes, fused.
-    #[cfg(any(test, feature = "emulation"))]
-    FusedEmu16(FusedEmu<16>) = 0, "fused-emu16";
 }
 
 impl Isa {
@@ -163,17 +155,11 @@ impl Isa {
             #[cfg(any(test, feature = "emulation"))]
             Some(Isa::Emu1(Emu)),
             #[cfg(any(test, feature = "emulation"))]
-            Some(Isa::Emu8(Emu)),
-            #[cfg(any(test, feature = "emulation"))]
             Some(Isa::Emu16(Emu)),
             #[cfg(any(test, feature = "emulation"))]
             Some(Isa::FusedEmu1(FusedEmu)),
             #[cfg(any(test, feature = "emulation"))]
             Some(Isa::FusedEmu4(FusedEmu)),
-            #[cfg(any(test, feature = "emulation"))]
-            Some(Isa::FusedEmu8(FusedEmu)),
-            #[cfg(any(test, feature = "emulation"))]
-            Some(Isa::FusedEmu16(FusedEmu)),
         ];
         all.into_iter().flatten()
     }
@@ -192,10 +178,6 @@ impl Isa {
             Isa::FusedEmu1(_) => Isa::Emu1(Emu),
             #[cfg(any(test, feature = "emulation"))]
             Isa::FusedEmu4(_) => Isa::SCALAR,
-            #[cfg(any(test, feature = "emulation"))]
-            Isa::FusedEmu8(_) => Isa::Emu8(Emu),
-            #[cfg(any(test, feature = "emulation"))]
-            Isa::FusedEmu16(_) => Isa::Emu16(Emu),
             strict => strict,
         }
     }
@@ -250,17 +232,11 @@ macro_rules! dispatch {
                 #[cfg(any(test, feature = "emulation"))]
                 Isa::Emu1(s) => $path(s, $($arg),*),
                 #[cfg(any(test, feature = "emulation"))]
-                Isa::Emu8(s) => $path(s, $($arg),*),
-                #[cfg(any(test, feature = "emulation"))]
                 Isa::Emu16(s) => $path(s, $($arg),*),
                 #[cfg(any(test, feature = "emulation"))]
                 Isa::FusedEmu1(s) => $path(s, $($arg),*),
                 #[cfg(any(test, feature = "emulation"))]
                 Isa::FusedEmu4(s) => $path(s, $($arg),*),
-                #[cfg(any(test, feature = "emulation"))]
-                Isa::FusedEmu8(s) => $path(s, $($arg),*),
-                #[cfg(any(test, feature = "emulation"))]
-                Isa::FusedEmu16(s) => $path(s, $($arg),*),
             }
         }
     )+};

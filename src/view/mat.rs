@@ -113,6 +113,33 @@ impl<'a, T> MatRef<'a, T> {
     pub(crate) const fn data(&self) -> &'a [T] {
         self.data
     }
+
+    /// The `count` rows from `start` on, one after the other; `None` if there are less.
+    #[inline(always)]
+    pub(crate) fn rows_from(&self, start: usize, count: usize) -> Option<NextRows<'a, T>> {
+        (start <= self.rows && count <= self.rows - start).then(|| NextRows {
+            rest: self.data.get(start.wrapping_mul(self.stride)..).unwrap_or(&[]),
+            cols: self.cols,
+            stride: self.stride,
+        })
+    }
+}
+
+/// Rows one after the other, for loops that have no time to look each one up.
+pub(crate) struct NextRows<'a, T> {
+    rest: &'a [T],
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a, T> NextRows<'a, T> {
+    /// The next row; empty beyond the last.
+    #[inline(always)]
+    pub(crate) fn row(&mut self) -> &'a [T] {
+        let row = self.rest.get(..self.cols).unwrap_or(&[]);
+        self.rest = self.rest.get(self.stride..).unwrap_or(&[]);
+        row
+    }
 }
 
 /// A matrix to write. Rows never overlap.

@@ -5,6 +5,7 @@ mod mat;
 mod rows;
 mod tensor;
 
+pub(crate) use mat::NextRows;
 pub use mat::{MatMut, MatRef};
 pub(crate) use rows::RowsMat;
 pub use rows::{Format, RowsRef};

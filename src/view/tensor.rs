@@ -26,13 +26,13 @@ impl Layout {
     }
 
     /// Whether axis `axis` (batch, head or row) steps over all that the others in `among` reach together: then a cut
-    /// across it is a cut of the memory in two.
+    /// across it is a cut of the memory in two. An axis of one entry does not step.
     pub(crate) fn outermost(&self, axis: usize, among: [bool; 3]) -> bool {
         let [b, h, r, c] = self.axes();
         let mut stride = 0;
         let mut inner = [b, h, r, c];
         for (i, (other, among)) in inner.iter_mut().zip(among).enumerate() {
-            if i == axis {
+            if i == axis && other.len > 1 {
                 stride = other.stride;
             }
             if i == axis || !among {
@@ -262,7 +262,8 @@ impl<'a, T> TensorMut<'a, T> {
         if !self.layout.has(batch, head) {
             return MatMut::spanning(&mut [], 0, 0, 0);
         }
-        let data = self.data.get_mut(self.layout.start(batch, head)..).unwrap_or(&mut []);
+        let start = self.layout.start(batch, head).wrapping_sub(self.before);
+        let data = self.data.get_mut(start..).unwrap_or(&mut []);
         MatMut::spanning(data, rows, cols, stride)
     }
 
@@ -279,10 +280,10 @@ impl<'a, T> TensorMut<'a, T> {
         &self.layout
     }
 
-    /// The elements before row (batch, head, row), and those from there on. Rows keep their numbers; what lies in the
-    /// other part is empty here, and so is a row that the cut goes through.
-    pub(crate) fn split_before(self, at: [usize; 3]) -> (Self, Self) {
-        let cut = self.layout.element(at).saturating_sub(self.before).min(self.data.len());
+    /// The elements before number `element` of the whole tensor, and those from there on. Rows keep their numbers; what
+    /// lies in the other part is empty here, and so is a row that the cut goes through.
+    pub(crate) fn split_before(self, element: usize) -> (Self, Self) {
+        let cut = element.saturating_sub(self.before).min(self.data.len());
         // The cut is at most the length, so there is no other case.
         let (a, b) = self.data.split_at_mut_checked(cut).unwrap_or_default();
         (

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use subquad::attention::{Decode, Exact, Offset, Outputs, Partial, Rules, Segments, Shape};
-use subquad::{Isa, Scratch, TensorMut, TensorRef};
+use subquad::{Error, Isa, Report, Scratch, TensorMut, TensorRef};
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -84,8 +84,37 @@ impl<T> Tensor<T> {
         TensorRef::with_strides(&self.data[skipped..], [b, h, rows.len(), c], self.strides).unwrap()
     }
 
-    fn view(&self) -> TensorRef<'_, T> {
+    pub fn view(&self) -> TensorRef<'_, T> {
         self.rows(&(0..self.shape[2]))
+    }
+
+    /// The same layout, with another number for each: `f` is given batch entry, head and row, and the number.
+    pub fn map<U: Clone + Default>(&self, mut f: impl FnMut([usize; 3], &T) -> U) -> Tensor<U> {
+        let mut data = vec![U::default(); self.data.len()];
+        let ([b, h, n, c], [bs, hs, ns]) = (self.shape, self.strides);
+        for (batch, head) in (0..b).flat_map(|b| (0..h).map(move |h| (b, h))) {
+            for row in 0..n {
+                let at = batch * bs + head * hs + row * ns;
+                let numbers = data[at..at + c].iter_mut().zip(&self.data[at..at + c]);
+                numbers.for_each(|(to, x)| *to = f([batch, head, row], x));
+            }
+        }
+        Tensor {
+            data,
+            shape: self.shape,
+            strides: self.strides,
+        }
+    }
+
+    /// A number per row, `(batch, heads, 1, rows)`; the same for batch entries that share their rows.
+    pub fn per_row<U>(&self, mut f: impl FnMut() -> U) -> Tensor<U> {
+        let ([b, h, n, _], [bs, ..]) = (self.shape, self.strides);
+        let batch = if bs == 0 { 0 } else { h * n };
+        Tensor {
+            data: (0..b * h * n).map(|_| f()).collect(),
+            shape: [b, h, 1, n],
+            strides: [batch, n, n],
+        }
     }
 
     /// What a call for some of the queries is given: those rows, or the one row that all share.
@@ -251,8 +280,29 @@ impl Problem {
 
     /// Some of the queries in a call of their own.
     pub fn solve_rows(&self, engine: Engine, isa: Isa, rows: Range<usize>) -> Solution {
-        let (q, k, v) = (self.q.rows(&rows), self.k.view(), self.v.view());
-        let shape = Shape::of(&q, &k, &v).unwrap();
+        let (k, v) = (self.k.view(), self.v.view());
+        let work = |need: usize| vec![MaybeUninit::uninit(); need];
+        self.solve_by(rows, |shape, rules, q, outputs| match engine {
+            Engine::Exact { run } => {
+                let plan = Exact::new(shape).unwrap().with_rules(rules).unwrap().with_isa(isa);
+                let plan = if run == 0 { plan } else { plan.with_key_run(run) };
+                plan.run(q, k, v, outputs, &mut Scratch::new(&mut work(plan.need().bytes())))
+            }
+            Engine::Decode => {
+                let plan = Decode::new(shape).unwrap().with_rules(rules).unwrap().with_isa(isa);
+                plan.run(q, k, v, outputs, &mut Scratch::new(&mut work(plan.need().bytes())))
+            }
+        })
+    }
+
+    /// What `run` makes of some of the queries.
+    pub fn solve_by(
+        &self,
+        rows: Range<usize>,
+        run: impl FnOnce(Shape, Rules<'_>, TensorRef<'_, f32>, Outputs<'_>) -> Result<Report, Error>,
+    ) -> Solution {
+        let q = self.q.rows(&rows);
+        let shape = Shape::of(&q, &self.k.view(), &self.v.view()).unwrap();
         let (heads, columns) = (shape.batch * shape.query_heads, shape.value_dim);
         let widths = [columns, 1, Partial::width(columns)];
         let mut buffers = widths.map(|w| vec![0.5f32; heads * rows.len() * w]);
@@ -266,20 +316,7 @@ impl Problem {
             partials: tensor(partials, &shape, widths[2]),
             scores: None,
         };
-        let rules = self.rules(&rows);
-        let work = |need: usize| vec![MaybeUninit::uninit(); need];
-        let report = match engine {
-            Engine::Exact { run } => {
-                let plan = Exact::new(shape).unwrap().with_rules(rules).unwrap().with_isa(isa);
-                let plan = if run == 0 { plan } else { plan.with_key_run(run) };
-                plan.run(q, k, v, outputs, &mut Scratch::new(&mut work(plan.need().bytes())))
-            }
-            Engine::Decode => {
-                let plan = Decode::new(shape).unwrap().with_rules(rules).unwrap().with_isa(isa);
-                plan.run(q, k, v, outputs, &mut Scratch::new(&mut work(plan.need().bytes())))
-            }
-        };
-        let report = report.unwrap();
+        let report = run(shape, self.rules(&rows), q, outputs).unwrap();
         // Row by row: out, lse, partial of each head.
         let n = rows.len();
         let row_bits = |row: usize| {

@@ -1,6 +1,6 @@
 //! Twelve heads of a real network, stored in fewer bits, against f64 on the numbers as they were.
 
-use crate::memory::{append, attend, Rooms};
+use crate::memory::{append, attend, forward, Rooms};
 use std::path::Path;
 use subquad::attention::CacheShape;
 use subquad::{Format, Isa};
@@ -73,8 +73,8 @@ fn errors_stay_below_their_bounds_on_real_heads() {
             let mut rooms = Rooms::new(formats, s);
             let mut cache = rooms.cache(s);
             append(&mut cache, k, v).unwrap();
-            for isa in [Isa::SCALAR, Isa::best()] {
-                let answer = attend(&cache, isa, q);
+            for (isa, call) in [Isa::SCALAR, Isa::best()].into_iter().zip([attend, forward]) {
+                let answer = call(&cache, isa, q);
                 let errors = answer
                     .out
                     .iter()

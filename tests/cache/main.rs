@@ -2,11 +2,12 @@
 
 mod heads;
 mod memory;
+mod rotary;
 mod saved;
 mod soak;
 
-use memory::{append, attend, noise, pairs, run, Room, Rooms};
-use subquad::attention::{Cache, CacheShape, Decode, Store};
+use memory::{append, attend, forward, noise, pairs, run, Room, Rooms};
+use subquad::attention::{Cache, CacheShape, Decode, Exact, Store};
 use subquad::{Error, Format, Isa, MatRef, TensorRef};
 
 const SHAPE: CacheShape = CacheShape {
@@ -45,24 +46,66 @@ fn a_ring_has_the_bits_of_plain_memory() {
         }
         append(&mut plain, &live_k, &live_v).unwrap();
         for isa in Isa::all() {
-            let (a, b) = (attend(&ring, isa, &q), attend(&plain, isa, &q));
-            let out = |bits: Vec<u32>| bits[..3 * SHAPE.value_dim].to_vec();
-            assert_eq!(out(a.bits()), out(b.bits()), "{formats:?} on {}", isa.name());
-            // What went has left its loss.
-            assert!(a.report.bound.value >= b.report.bound.value && a.report.bound.value < 1.0);
+            let answers = [attend, forward].map(|call| (call(&ring, isa, &q), call(&plain, isa, &q)));
+            for (a, b) in &answers {
+                let out = |bits: Vec<u32>| bits[..3 * SHAPE.value_dim].to_vec();
+                assert_eq!(out(a.bits()), out(b.bits()), "{formats:?} on {}", isa.name());
+                // What went has left its loss.
+                assert!(a.report.bound.value >= b.report.bound.value && a.report.bound.value < 1.0);
+            }
             if formats == [Format::F32; 2] {
                 let (k, v) = (
                     MatRef::new(&live_k, 300, SHAPE.dim).unwrap(),
                     MatRef::new(&live_v, 300, SHAPE.value_dim).unwrap(),
                 );
                 let q = MatRef::new(&q, 3, SHAPE.dim).unwrap();
-                let plan = Decode::for_views(q, k, v).unwrap().with_isa(isa).with_bound();
-                let c = run(&plan, [3, SHAPE.value_dim], |outputs, scratch| {
-                    plan.run(q.into(), k.into(), v.into(), outputs, scratch)
+                let few = Decode::for_views(q, k, v).unwrap().with_isa(isa).with_bound();
+                let few = run(few.need(), [3, SHAPE.value_dim], |outputs, scratch| {
+                    few.run(q.into(), k.into(), v.into(), outputs, scratch)
                 });
-                assert_eq!(a.bits(), c.bits());
+                let many = Exact::for_views(q, k, v).unwrap().with_isa(isa).with_bound();
+                let many = run(many.need(), [3, SHAPE.value_dim], |outputs, scratch| {
+                    many.run(q.into(), k.into(), v.into(), outputs, scratch)
+                });
+                assert_eq!(answers.map(|(ring, _)| ring.bits()), [few.bits(), many.bits()]);
             }
         }
+    }
+}
+
+#[test]
+fn a_bound_forgets_the_loss_of_rows_that_went() {
+    let s = CacheShape {
+        capacity: 20,
+        kept: 0,
+        ..SHAPE
+    };
+    let (q, n) = (noise(10, 3 * s.dim), 20);
+    let (k, v) = (noise(11, n * s.dim), noise(12, n * s.value_dim));
+    let loud = |x: &[f32], cols: usize| -> Vec<f32> { x[..cols].iter().map(|x| 100.0 * x).collect() };
+    let mut rooms = Rooms::new([Format::I8; 2], s);
+    let mut cache = rooms.cache(s).with_sliding().unwrap();
+    append(&mut cache, &loud(&k, s.dim), &loud(&v, s.value_dim)).unwrap();
+    append(&mut cache, &k[s.dim..], &v[s.value_dim..]).unwrap();
+    let before = cache.loss();
+    assert_eq!(before, cache.progress().loss);
+    append(&mut cache, &k[..s.dim], &v[..s.value_dim]).unwrap();
+    let after = cache.loss();
+    assert_eq!(before, cache.progress().loss);
+    assert!(after.key < before.key / 30.0 && after.value < before.value / 80.0);
+    // What those rows have really lost, in a cache that has seen no others.
+    let mut rooms = Rooms::new([Format::I8; 2], s);
+    let mut fresh = rooms.cache(s);
+    append(&mut fresh, &k[s.dim..], &v[s.value_dim..]).unwrap();
+    append(&mut fresh, &k[..s.dim], &v[..s.value_dim]).unwrap();
+    let least = fresh.progress().loss;
+    assert!(after.key >= least.key && after.value >= least.value);
+    assert!(after.key < 2.0 * least.key && after.value < 1.1 * least.value);
+    for call in [attend, forward] {
+        let [old, new] = [&cache, &fresh].map(|cache| call(cache, Isa::best(), &q));
+        assert_eq!(old.out, new.out);
+        let (old, new) = (old.report.bound.value, new.report.bound.value);
+        assert!(new <= old && old < 2.0 * new, "{old:e} after eviction, {new:e} without");
     }
 }
 
@@ -89,17 +132,23 @@ fn pages_have_the_bits_of_one_piece() {
             let mut paged = paged.with_sliding().unwrap();
             append(&mut paged, &k, &v).unwrap();
             let answer = |cache: &Cache<'_>| {
-                let plan = cache.decode(4, 1).unwrap().with_bound();
+                let few = cache.decode(4, 1).unwrap().with_bound();
+                let many = cache.exact(4, 1).unwrap().with_bound();
                 let q = TensorRef::new(&q, [1, 4, 1, s.dim]).unwrap();
-                let mut out = vec![0.0; 4 * s.value_dim];
-                let mut work = vec![std::mem::MaybeUninit::uninit(); plan.need().bytes()];
-                let outputs = subquad::attention::Outputs {
-                    out: Some(subquad::TensorMut::new(&mut out, [1, 4, 1, s.value_dim]).unwrap()),
-                    ..Default::default()
-                };
-                let mut scratch = subquad::Scratch::new(&mut work);
-                let report = cache.attend(&plan, q, outputs, &mut scratch).unwrap();
-                (out, report.bound)
+                [few.need(), many.need_rows()].map(|need| {
+                    let mut out = vec![0.0; 4 * s.value_dim];
+                    let mut work = vec![std::mem::MaybeUninit::uninit(); need.bytes()];
+                    let outputs = subquad::attention::Outputs {
+                        out: Some(subquad::TensorMut::new(&mut out, [1, 4, 1, s.value_dim]).unwrap()),
+                        ..Default::default()
+                    };
+                    let mut scratch = subquad::Scratch::new(&mut work);
+                    let report = match need == few.need() {
+                        true => cache.attend(&few, q, outputs, &mut scratch),
+                        false => cache.forward(&many, q, outputs, &mut scratch),
+                    };
+                    (out, report.unwrap().bound)
+                })
             };
             assert_eq!(answer(&whole), answer(&paged), "{formats:?} block {block}");
         }

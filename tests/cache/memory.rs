@@ -1,8 +1,8 @@
 //! Memory for caches, in every format, and a row of attention from one.
 
 use std::mem::MaybeUninit;
-use subquad::attention::{Cache, CacheShape, Decode, Outputs, Partial, Store};
-use subquad::{Error, Format, Isa, MatMut, Report, Scratch, TensorRef};
+use subquad::attention::{Cache, CacheShape, Outputs, Partial, Store};
+use subquad::{Error, Format, Isa, MatMut, Need, Report, Scratch, TensorRef};
 
 /// Room for rows in one format.
 pub struct Room {
@@ -69,13 +69,13 @@ impl Answer {
 
 /// Runs a plan in scratch of exactly its need.
 pub fn run(
-    plan: &Decode<'_>,
+    need: Need,
     [rows, value_dim]: [usize; 2],
     f: impl FnOnce(Outputs<'_>, &mut Scratch<'_>) -> Result<Report, Error>,
 ) -> Answer {
     let width = Partial::width(value_dim);
     let (mut out, mut partials) = (vec![0.0; rows * value_dim], vec![0.0; rows * width]);
-    let mut work = vec![MaybeUninit::uninit(); plan.need().bytes()];
+    let mut work = vec![MaybeUninit::uninit(); need.bytes()];
     let outputs = Outputs {
         out: Some(MatMut::new(&mut out, rows, value_dim).unwrap().into()),
         partials: Some(MatMut::new(&mut partials, rows, width).unwrap().into()),
@@ -91,8 +91,19 @@ pub fn attend(cache: &Cache<'_>, isa: Isa, q: &[f32]) -> Answer {
     let queries = q.len() / s.dim;
     let plan = cache.decode(1, queries).unwrap().with_isa(isa).with_bound();
     let q = TensorRef::new(q, [1, 1, queries, s.dim]).unwrap();
-    run(&plan, [queries, s.value_dim], |outputs, scratch| {
+    run(plan.need(), [queries, s.value_dim], |outputs, scratch| {
         cache.attend(&plan, q, outputs, scratch)
+    })
+}
+
+/// As `attend`, by the plan for many queries.
+pub fn forward(cache: &Cache<'_>, isa: Isa, q: &[f32]) -> Answer {
+    let s = cache.shape();
+    let queries = q.len() / s.dim;
+    let plan = cache.exact(1, queries).unwrap().with_isa(isa).with_bound();
+    let q = TensorRef::new(q, [1, 1, queries, s.dim]).unwrap();
+    run(plan.need_rows(), [queries, s.value_dim], |outputs, scratch| {
+        cache.forward(&plan, q, outputs, scratch)
     })
 }
 

@@ -5,7 +5,7 @@ use super::memory::set;
 use super::{Contract, Memory, Table};
 use subquad::ffi::*;
 
-fn forward_with_bound(a: &Forward) -> i32 {
+pub fn forward_with_bound(a: &Forward) -> i32 {
     // SAFETY: as for `forward`.
     unsafe {
         let rules = place(a);

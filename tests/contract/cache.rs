@@ -1,5 +1,7 @@
 //! Rows of caches. The cache itself lies in the block, like all its memory: in regions that a call which succeeds may write.
 
+mod common;
+
 use super::memory::{set, SIZE};
 use super::Condition::*;
 use super::Expect::{Refused, Runs};
@@ -35,7 +37,7 @@ const VALUE_DIM: usize = 3;
 const CAPACITY: usize = 6;
 const KEYS: usize = 4;
 /// Head, rows of five and twelve bytes and a scale each, checksum.
-const SAVED: usize = 88 + KEYS * HEADS * (DIM + 4 + 4 * VALUE_DIM) + 4;
+const SAVED: usize = 104 + KEYS * HEADS * (DIM + 4 + 4 * VALUE_DIM) + 4;
 
 fn good(m: &Memory) -> Args {
     let cache = subquad_cache {
@@ -54,6 +56,14 @@ fn good(m: &Memory) -> Args {
         table: null(),
         block: 0,
         pages: 0,
+        rotary: subquad_rotary {
+            rotary_dim: 2,
+            base: 10_000.0,
+            position_scale: 0.0,
+            pairing: SUBQUAD_PAIRING_NEIGHBOURS,
+            isa: SUBQUAD_ISA_BEST,
+        },
+        rotary_room: m.at::<f32>(Region::Partials).wrapping_add(2048),
         next: KEYS as u64,
         first: 1,
         turned: CAPACITY,
@@ -134,95 +144,11 @@ calls! {
     length = |a| subquad_cache_length(a.cache, a.to);
     attend = |a| subquad_cache_attend(a.cache, a.rules, a.q, a.outputs, 1, a.work, a.work_size, a.report);
     attend_need = |a| subquad_cache_attend_need(a.cache, a.query_heads, 1, a.to);
+    forward = |a| subquad_cache_forward(a.cache, a.rules, a.q, a.outputs, 1, a.work, a.work_size, a.report);
+    forward_need = |a| subquad_cache_forward_need(a.cache, a.rules, a.query_heads, 1, 0, a.to);
     save = |a| subquad_cache_save(a.cache, a.saved, a.size);
     save_need = |a| subquad_cache_save_need(a.cache, a.to);
     load = |a| subquad_cache_load(a.cache, a.from, a.size);
-}
-
-/// What every function refuses.
-fn common() -> Vec<Row<Args>> {
-    vec![
-        Case(Null, "cache", Refused(SUBQUAD_E_NULL), |a| a.cache = null_mut()),
-        Case(Null, "keys", Refused(SUBQUAD_E_NULL), |a| {
-            spoil(a, |c| c.keys = null_mut())
-        }),
-        Case(Null, "scales", Refused(SUBQUAD_E_NULL), |a| {
-            spoil(a, |c| c.key_scales = null_mut())
-        }),
-        Case(Null, "values", Refused(SUBQUAD_E_NULL), |a| {
-            spoil(a, |c| c.values = null_mut())
-        }),
-        Case(Misaligned, "cache", Refused(SUBQUAD_E_MISALIGNED), |a| {
-            a.cache = a.cache.wrapping_byte_add(4)
-        }),
-        Case(Misaligned, "scales", Refused(SUBQUAD_E_MISALIGNED), |a| {
-            spoil(a, |c| c.key_scales = c.key_scales.wrapping_byte_add(1))
-        }),
-        Case(Misaligned, "values", Refused(SUBQUAD_E_MISALIGNED), |a| {
-            spoil(a, |c| c.values = c.values.wrapping_byte_add(2))
-        }),
-        Case(ZeroSizes, "heads", Refused(SUBQUAD_E_SHAPE), |a| {
-            spoil(a, |c| c.heads = 0)
-        }),
-        Case(OverflowingSizes, "capacity", Refused(SUBQUAD_E_OVERFLOW), |a| {
-            spoil(a, |c| c.capacity = usize::MAX)
-        }),
-        Case(OverflowingSizes, "dim", Refused(SUBQUAD_E_OVERFLOW), |a| {
-            spoil(a, |c| c.dim = usize::MAX / 2)
-        }),
-        Case(Overlap, "keys and values", Refused(SUBQUAD_E_OVERLAP), |a| {
-            spoil(a, |c| c.keys = c.values)
-        }),
-        Case(Overlap, "values in the cache", Refused(SUBQUAD_E_OVERLAP), |a| {
-            let at = a.cache;
-            // SAFETY: as in `spoil`.
-            let mut cache = unsafe { at.read() };
-            cache.values = at.cast();
-            set(at, cache);
-        }),
-        Case(NonFinite, "a loss", Refused(SUBQUAD_E_PARAMETER), |a| {
-            spoil(a, |c| c.key_loss = f32::NAN)
-        }),
-        Case(BadScaleOrCap, "a loss below 0", Refused(SUBQUAD_E_PARAMETER), |a| {
-            spoil(a, |c| c.value_loss = -1.0)
-        }),
-        Case(BadScaleOrCap, "a block of 0", Refused(SUBQUAD_E_PARAMETER), |a| {
-            let table = a.table;
-            // SAFETY: as in `spoil`.
-            let mut cache = unsafe { a.cache.read() };
-            (cache.table, cache.pages) = (table, 3);
-            set(a.cache, cache);
-        }),
-        Case(BadScaleOrCap, "no room to slide", Refused(SUBQUAD_E_PARAMETER), |a| {
-            spoil(a, |c| c.kept = CAPACITY)
-        }),
-        Case(OutOfRange, "a page", Refused(SUBQUAD_E_RANGE), |a| {
-            let table = a.table;
-            // SAFETY: as in `spoil`.
-            let mut cache = unsafe { a.cache.read() };
-            (cache.table, cache.pages, cache.block) = (table, 2, 2);
-            set(a.cache, cache);
-        }),
-        Case(OutOfRange, "more keys than room", Refused(SUBQUAD_E_MISMATCH), |a| {
-            spoil(a, |c| c.next = 100)
-        }),
-        Case(IntegerLimits, "next", Refused(SUBQUAD_E_MISMATCH), |a| {
-            spoil(a, |c| c.next = u64::MAX)
-        }),
-        Case(IntegerLimits, "first", Refused(SUBQUAD_E_MISMATCH), |a| {
-            spoil(a, |c| c.first = u64::MAX)
-        }),
-        Case(IntegerLimits, "kept", Refused(SUBQUAD_E_PARAMETER), |a| {
-            spoil(a, |c| c.kept = usize::MAX)
-        }),
-        Case(UnknownNumber, "format of keys", Refused(SUBQUAD_E_PARAMETER), |a| {
-            spoil(a, |c| c.key_format = 4)
-        }),
-        Case(UnknownNumber, "format of values", Refused(SUBQUAD_E_PARAMETER), |a| {
-            spoil(a, |c| c.value_format = -1)
-        }),
-        NotApplicable(MaskLongerThanKeys, "a mask is a part of rules"),
-    ]
 }
 
 fn none(conditions: &[Condition], reason: &'static str) -> Vec<Row<Args>> {
@@ -275,6 +201,9 @@ fn append_rows() -> Vec<Row<Args>> {
         Case(OutOfRange, "no room", Refused(SUBQUAD_E_FULL), |a| {
             spoil(a, |c| (c.sliding, c.next) = (0, CAPACITY as u64))
         }),
+        Case(Null, "no room is needed where nothing is turned", Runs, |a| {
+            spoil(a, |c| (c.rotary.base, c.rotary_room) = (0.0, null_mut()))
+        }),
         Case(OutOfRange, "beyond f16", Refused(SUBQUAD_E_RANGE), |a| {
             set(a.v.data, 1e5);
             spoil(a, |c| c.value_format = SUBQUAD_FORMAT_F16)
@@ -322,6 +251,29 @@ fn attend_rows() -> Vec<Row<Args>> {
     ]
 }
 
+fn need_rows() -> Vec<Row<Args>> {
+    let mut rows = number_rows();
+    rows.retain(|row| !matches!(row, NotApplicable(HeadsNotDivisible, _)));
+    rows.push(Case(HeadsNotDivisible, "three of two", Refused(SUBQUAD_E_SHAPE), |a| {
+        a.query_heads = 3
+    }));
+    rows
+}
+
+fn forward_need_rows() -> Vec<Row<Args>> {
+    let mut rows = need_rows();
+    rows.extend([
+        Case(Null, "rules are none", Runs, |a: &mut Args| a.rules = null()),
+        Case(Misaligned, "rules", Refused(SUBQUAD_E_MISALIGNED), |a| {
+            a.rules = a.rules.wrapping_byte_add(1)
+        }),
+        Case(Overlap, "the number in the rules", Refused(SUBQUAD_E_OVERLAP), |a| {
+            a.to = a.rules.cast_mut().cast()
+        }),
+    ]);
+    rows
+}
+
 fn bytes_rows() -> Vec<Row<Args>> {
     let mut rows = none(
         &[ShortScratch, InnerStride, HeadsNotDivisible],
@@ -345,7 +297,7 @@ fn bytes_rows() -> Vec<Row<Args>> {
 
 pub fn tables() -> Vec<Box<dyn Contract>> {
     let table = |function, call, own: Vec<Row<Args>>| -> Box<dyn Contract> {
-        let rows = common().into_iter().chain(own).collect();
+        let rows = common::rows().into_iter().chain(own).collect();
         Box::new(Table {
             function,
             good,
@@ -353,13 +305,6 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
             rows,
         })
     };
-    let mut need = number_rows();
-    need.push(Case(
-        HeadsNotDivisible,
-        "three of two",
-        Refused(SUBQUAD_E_SHAPE),
-        |a: &mut Args| a.query_heads = 3,
-    ));
     let mut few = none(
         &[ShortScratch, InnerStride, HeadsNotDivisible],
         "takes a cache and a number",
@@ -385,6 +330,9 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
     from.push(Case(OutOfRange, "too many keys", Refused(SUBQUAD_E_FULL), |a| {
         spoil(a, |c| (c.capacity, c.turned, c.next) = (3, 3, 1))
     }));
+    from.push(Case(BadScaleOrCap, "another base", Refused(SUBQUAD_E_MISMATCH), |a| {
+        spoil(a, |c| c.rotary.base = 5_000.0)
+    }));
     from.push(Case(
         HeadsNotDivisible,
         "another shape",
@@ -396,7 +344,9 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
         table("subquad_cache_evict", evict, few),
         table("subquad_cache_length", length, number_rows()),
         table("subquad_cache_attend", attend, attend_rows()),
-        table("subquad_cache_attend_need", attend_need, need),
+        table("subquad_cache_attend_need", attend_need, need_rows()),
+        table("subquad_cache_forward", forward, attend_rows()),
+        table("subquad_cache_forward_need", forward_need, forward_need_rows()),
         table("subquad_cache_save", save, to),
         table("subquad_cache_save_need", save_need, number_rows()),
         table("subquad_cache_load", load, from),
@@ -405,14 +355,18 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
 
 /// Sizes are as large as they must be, and no larger.
 pub fn check_need(m: &Memory) {
-    let mut a = good(m);
-    assert_eq!(attend_need(&a), SUBQUAD_OK);
-    // SAFETY: written by the call before.
-    a.work_size = unsafe { a.to.read() };
-    a.work = a.work.wrapping_byte_add(1);
-    assert_eq!(attend(&a), SUBQUAD_OK);
-    a.work_size -= 1;
-    assert_eq!(attend(&a), SUBQUAD_E_SHORT);
+    type Call = fn(&Args) -> i32;
+    for [need, call] in [[attend_need as Call, attend], [forward_need, forward]] {
+        let mut a = good(m);
+        assert_eq!(need(&a), SUBQUAD_OK);
+        // SAFETY: written by the call before.
+        a.work_size = unsafe { a.to.read() };
+        a.work = a.work.wrapping_byte_add(1);
+        assert_eq!(call(&a), SUBQUAD_OK);
+        a.work_size -= 1;
+        assert_eq!(call(&a), SUBQUAD_E_SHORT);
+    }
+    let a = good(m);
     assert_eq!(save_need(&a), SUBQUAD_OK);
     // SAFETY: written by the call before.
     assert_eq!(unsafe { a.to.read() }, SAVED);

@@ -41,16 +41,16 @@ pub fn gradients(m: &Memory) -> subquad_gradients {
 }
 
 /// That of the bias too.
-fn want_bias(a: &mut Forward) {
+pub fn want_bias(a: &mut Forward) {
     a.gradients.bias = tensor_mut(a.outputs.scores.data, [2, 1, 3, 5]);
 }
 
 /// Those of the sinks too.
-fn want_sinks(a: &mut Forward) {
+pub fn want_sinks(a: &mut Forward) {
     a.gradients.sink_logits = a.outputs.scores.data.wrapping_add(1024);
 }
 
-fn gradient(a: &Forward) -> i32 {
+pub fn gradient(a: &Forward) -> i32 {
     let (up, to) = (a.upstream, a.gradients);
     // SAFETY: pointers reach over what the sizes say inside the block, or are refused before they are followed.
     unsafe {
@@ -64,7 +64,7 @@ fn gradient_need(a: &Forward) -> i32 {
     unsafe { subquad_attention_gradient_need(place(a), a.shape, a.bytes) }
 }
 
-fn rows() -> Vec<Row<Forward>> {
+pub fn gradient_rows() -> Vec<Row<Forward>> {
     let mut rows: Vec<Row<Forward>> = vec![
         Case(Null, "q", Refused(SUBQUAD_E_NULL), |a: &mut Forward| a.q.data = null()),
         Case(Null, "k", Refused(SUBQUAD_E_NULL), |a| a.k.data = null()),
@@ -215,7 +215,11 @@ pub fn tables() -> Vec<Box<dyn Contract>> {
         })
     };
     vec![
-        table("subquad_attention_gradient", gradient as fn(&Forward) -> i32, rows()),
+        table(
+            "subquad_attention_gradient",
+            gradient as fn(&Forward) -> i32,
+            gradient_rows(),
+        ),
         table("subquad_attention_gradient_need", gradient_need, need_rows()),
     ]
 }

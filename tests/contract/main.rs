@@ -14,6 +14,7 @@ mod kernels;
 mod memory;
 mod need;
 mod partial;
+mod rotary;
 mod rules;
 mod tasks;
 
@@ -169,7 +170,8 @@ fn tables() -> Vec<Box<dyn Contract>> {
         .chain(need::tables())
         .chain(tasks::tables())
         .chain(head::tables())
-        .chain(cache::tables());
+        .chain(cache::tables())
+        .chain(rotary::tables());
     tables.chain(partial::tables()).chain(kernels::tables()).collect()
 }
 

@@ -1,9 +1,9 @@
 //! The half-precision cases: tensors stored as f16 or bf16, arithmetic in f32. Keys and values are read where they lie, as
-//! bits, or appended to a cache; the result is rounded to the format once, at the end.
+//! bits, or appended to a cache, by both plans; the result is rounded to the format once, at the end.
 
 use crate::fixture::{bias, cached, with_past, GQA, MHA, PAST};
 use crate::reference::{odd_scratch, Case};
-use subquad::attention::{Cache, CacheShape, Decode, Outputs, Shape, Store};
+use subquad::attention::{Cache, CacheShape, Decode, Exact, Outputs, Shape, Store};
 use subquad::half::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 use subquad::{Error, Format, Isa, RowsRef, TensorMut, TensorRef};
 
@@ -90,8 +90,9 @@ fn conforms(case: Case, half: Half, packed: bool) {
         made.unwrap()
     }
     for isa in Isa::all() {
-        let plan = Decode::new(s).unwrap().with_rules(case.rules()).unwrap().with_isa(isa);
-        let run = |k: RowsRef<'_>, v: RowsRef<'_>| {
+        let few = Decode::new(s).unwrap().with_rules(case.rules()).unwrap().with_isa(isa);
+        let many = Exact::new(s).unwrap().with_rules(case.rules()).unwrap().with_isa(isa);
+        let run = |exact: bool, k: RowsRef<'_>, v: RowsRef<'_>| {
             let mut out = vec![0.0; s.batch * s.query_heads * s.queries * s.value_dim];
             let shape = [s.batch, s.query_heads, s.queries, s.value_dim];
             let q = TensorRef::new(&case.q, [s.batch, s.query_heads, s.queries, s.dim]).unwrap();
@@ -100,19 +101,26 @@ fn conforms(case: Case, half: Half, packed: bool) {
                 ..Outputs::default()
             };
             let mut result = Err(Error::Empty);
-            odd_scratch(plan.need().bytes(), |scratch| {
-                result = plan.run_rows(q, k, v, outputs, scratch)
+            let need = if exact { many.need_rows() } else { few.need() };
+            odd_scratch(need.bytes(), |scratch| {
+                result = match exact {
+                    true => many.run_rows(q, k, v, outputs, scratch),
+                    false => few.run_rows(q, k, v, outputs, scratch),
+                }
             });
             assert_eq!(result.unwrap().non_finite_rows, 0);
             out
         };
-        let stored = run(
-            half.rows(view(&k_bits, k_shape, packed)),
-            half.rows(view(&v_bits, v_shape, packed)),
-        );
-        let widened = run(view(&k, k_shape, packed).into(), view(&v, v_shape, packed).into());
-        assert_eq!(stored, widened, "{}", isa.name());
-        half.admits(&case, &stored);
+        for exact in [false, true] {
+            let stored = run(
+                exact,
+                half.rows(view(&k_bits, k_shape, packed)),
+                half.rows(view(&v_bits, v_shape, packed)),
+            );
+            let (k, v) = (view(&k, k_shape, packed), view(&v, v_shape, packed));
+            assert_eq!(stored, run(exact, k.into(), v.into()), "{}", isa.name());
+            half.admits(&case, &stored);
+        }
     }
 }
 
@@ -127,7 +135,7 @@ fn conforms_from_caches(case: Case, half: Half) {
         capacity: s.keys,
         kept: 0,
     };
-    let mut all = vec![];
+    let mut all = [vec![], vec![]];
     for b in 0..s.batch {
         let rows = s.kv_heads * s.keys;
         let (mut k, mut v) = (vec![0; rows * s.dim], vec![0; rows * s.value_dim]);
@@ -157,24 +165,30 @@ fn conforms_from_caches(case: Case, half: Half) {
         assert_eq!(cache.progress().loss, subquad::attention::Loss::NONE);
         let q_len = s.query_heads * s.queries * s.dim;
         let q = TensorRef::new(&case.q[b * q_len..][..q_len], [1, s.query_heads, s.queries, s.dim]).unwrap();
-        let plan = cache
-            .decode(s.query_heads, s.queries)
-            .unwrap()
-            .with_rules(case.rules())
-            .unwrap();
-        let mut out = vec![0.0; s.query_heads * s.queries * s.value_dim];
-        let outputs = Outputs {
-            out: Some(TensorMut::new(&mut out, [1, s.query_heads, s.queries, s.value_dim]).unwrap()),
-            ..Outputs::default()
-        };
-        let mut result = Err(Error::Empty);
-        odd_scratch(plan.need().bytes(), |scratch| {
-            result = cache.attend(&plan, q, outputs, scratch)
-        });
-        assert_eq!(result.unwrap().non_finite_rows, 0);
-        all.extend(out);
+        let few = cache.decode(s.query_heads, s.queries).unwrap();
+        let few = few.with_rules(case.rules()).unwrap();
+        let many = cache.exact(s.query_heads, s.queries).unwrap();
+        let many = many.with_rules(case.rules()).unwrap();
+        for (all, need) in all.iter_mut().zip([few.need(), many.need_rows()]) {
+            let mut out = vec![0.0; s.query_heads * s.queries * s.value_dim];
+            let outputs = Outputs {
+                out: Some(TensorMut::new(&mut out, [1, s.query_heads, s.queries, s.value_dim]).unwrap()),
+                ..Outputs::default()
+            };
+            let mut result = Err(Error::Empty);
+            odd_scratch(need.bytes(), |scratch| {
+                result = match need == few.need() {
+                    true => cache.attend(&few, q, outputs, scratch),
+                    false => cache.forward(&many, q, outputs, scratch),
+                }
+            });
+            assert_eq!(result.unwrap().non_finite_rows, 0);
+            all.extend(out);
+        }
     }
-    half.admits(&case, &all);
+    for out in &all {
+        half.admits(&case, out);
+    }
     // The cache holds the bits that the tensors have.
     assert_eq!(
         case.k,

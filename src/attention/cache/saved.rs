@@ -3,10 +3,11 @@
 //! ```text
 //! byte    what, little endian
 //!  0      "subquad", 0
-//!  8      version 1, kind 1 (a cache), formats of keys and values: u32 each
+//!  8      version 2, kind 1 (a cache), formats of keys and values: u32 each
 //! 24      bytes in all, heads, dim, value_dim, kept, next, first: u64 each
 //! 80      loss of keys, loss of values: f32 each
-//! 88      key by key in the order of positions, head by head: the key, its scale if it has one, the value, its scale
+//! 88      how keys were turned: rotary_dim, pairing (1 halves, 2 neighbours): u32 each; base, scale: f32 each; or zeros
+//! 104     key by key in the order of positions, head by head: the key, its scale if it has one, the value, its scale
 //! last 4  CRC-32C of all that is before
 //! ```
 //!
@@ -18,10 +19,10 @@ use crate::error::Error;
 use crate::view::Format;
 
 const MAGIC: [u8; 8] = *b"subquad\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const KIND: u32 = 1;
 /// Bytes before the keys.
-const HEAD: usize = 88;
+const HEAD: usize = 104;
 /// Bytes of the checksum.
 const TAIL: usize = 4;
 
@@ -32,6 +33,7 @@ struct Head {
     /// Heads, dim, value_dim, kept.
     shape: [u64; 4],
     progress: Progress,
+    rotary: [u32; 4],
 }
 
 impl Cache<'_> {
@@ -77,7 +79,7 @@ impl Cache<'_> {
     /// or other pages.
     ///
     /// Errors, with nothing written: [`Error::Corrupt`] if a byte is wrong, missing or too many, [`Error::Mismatch`] for
-    /// another shape or other formats, [`Error::Full`] for more keys than there is room for, [`Error::NonFinite`] for
+    /// another shape, other formats, or keys that were turned in another way, [`Error::Full`] for more keys than there is room for, [`Error::NonFinite`] for
     /// numbers that no cache takes.
     pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
         let (body, sum) = from.split_last_chunk::<TAIL>().ok_or(Error::Corrupt)?;
@@ -88,7 +90,7 @@ impl Cache<'_> {
             return Err(Error::Corrupt);
         }
         let own = self.head(0);
-        if head.shape != own.shape || head.formats != own.formats {
+        if (head.shape, head.formats, head.rotary) != (own.shape, own.formats, own.rotary) {
             return Err(Error::Mismatch);
         }
         let Progress { next, first, .. } = head.progress;
@@ -129,7 +131,7 @@ impl Cache<'_> {
     }
 
     /// Where the rows lie, key by key, head by head.
-    fn places(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len().saturating_mul(self.shape.heads)).map(|n| self.place(n))
     }
 
@@ -152,6 +154,7 @@ impl Cache<'_> {
             length: length as u64,
             shape: [heads, dim, value_dim, kept].map(|n| n as u64),
             progress: self.progress,
+            rotary: self.turner.as_ref().map_or([0; 4], |turner| turner.rotary.numbers()),
         }
     }
 }
@@ -166,6 +169,8 @@ impl Head {
         let losses = [loss.key, loss.value].map(f32::to_le_bytes);
         let bytes = MAGIC.iter().chain(small.as_flattened());
         let bytes = bytes.chain(large.as_flattened()).chain(losses.as_flattened());
+        let rotary = self.rotary.map(u32::to_le_bytes);
+        let bytes = bytes.chain(rotary.as_flattened());
         to.iter_mut().zip(bytes).for_each(|(to, &byte)| *to = byte);
     }
 
@@ -174,9 +179,11 @@ impl Head {
         let from = from.strip_prefix(&MAGIC)?;
         let (small, from) = from.split_first_chunk::<16>()?;
         let (large, from) = from.split_first_chunk::<56>()?;
-        let losses = from.first_chunk::<8>()?;
+        let (losses, from) = from.split_first_chunk::<8>()?;
+        let rotary = from.first_chunk::<16>()?;
         let mut small = small.as_chunks::<4>().0.iter().map(|&x| u32::from_le_bytes(x));
         let mut large = large.as_chunks::<8>().0.iter().map(|&x| u64::from_le_bytes(x));
+        let mut rotary = rotary.as_chunks::<4>().0.iter().map(|&x| u32::from_le_bytes(x));
         let mut losses = losses.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x));
         if (small.next()?, small.next()?) != (VERSION, KIND) {
             return None;
@@ -194,6 +201,7 @@ impl Head {
                     value: losses.next()?,
                 },
             },
+            rotary: [rotary.next()?, rotary.next()?, rotary.next()?, rotary.next()?],
         })
     }
 }

@@ -62,11 +62,7 @@ impl Store<'_> {
 
     /// Whether a row can be stored: [`Error::NonFinite`], or [`Error::Range`] where the format ends before a number.
     pub(super) fn check(&self, row: &[f32]) -> Result<(), Error> {
-        // Stays 0 while everything is finite.
-        let strange = row.iter().fold(0.0f32, |sum, x| sum + x * 0.0);
-        if strange != 0.0 {
-            return Err(Error::NonFinite);
-        }
+        finite(row)?;
         let fits = match self {
             Store::F32(_) | Store::I8(..) => true,
             Store::F16(_) => row.iter().all(|&x| f16_from_f32(x) & 0x7fff < 0x7c00),
@@ -112,6 +108,30 @@ impl Store<'_> {
             }
         }
         error.bounds()
+    }
+}
+
+/// [`Error::NonFinite`] if some number is not finite.
+pub(super) fn finite(row: &[f32]) -> Result<(), Error> {
+    // Stays 0 while everything is.
+    let strange = row.iter().fold(0.0f32, |sum, x| sum + x * 0.0);
+    if strange == 0.0 {
+        Ok(())
+    } else {
+        Err(Error::NonFinite)
+    }
+}
+
+impl Store<'_> {
+    /// The most that a number of these rows is away from what it was, if their scales say so: half an integer, and what a
+    /// quotient below 128 was rounded by. Infinite in formats without a scale.
+    pub(super) fn most_lost(&self, rows: impl Iterator<Item = usize>) -> f32 {
+        let Store::I8(_, scales) = self else {
+            return f32::INFINITY;
+        };
+        let scales = rows.filter_map(|at| scales.get(at));
+        let largest = scales.fold(0.0f32, |largest, &scale| largest.max(scale));
+        product_up(0.5 + 1.0 / 65_536.0, largest)
     }
 }
 

@@ -37,7 +37,12 @@ impl Scores {
         let size = product_up(natural, products);
         // A scale, a query or a product that is subnormal is off by up to TINY / 2, times what it is multiplied by.
         let keys = product_up(dim as f32, sum_up(key_norm, 1.0));
-        let underflow = product_up(sum_up(keys, products), TINY);
+        let mut underflow = product_up(sum_up(keys, products), TINY);
+        if scaled_keys && order == Order::Chains {
+            // So is a number of a key, times its scale.
+            let queries = product_up(dim as f32, product_up(natural, query_norm));
+            underflow = sum_up(underflow, product_up(queries, TINY));
+        }
         // The query takes a rounding of its own; log2 e is off by 0.23 u, which the rest can only stretch.
         let roundings = order
             .of_products(dim)
@@ -47,8 +52,8 @@ impl Scores {
         let error = sum_up(product_up(relative, size), underflow);
         let error = sum_up(error, product_up(natural, product_up(query_norm, lost)));
         let size = sum_up(size, error);
-        // Integers are summed before their scale brings the sum down.
-        let integers = if scaled_keys {
+        // In decoding, integers are summed before their scale brings the sum down.
+        let integers = if scaled_keys && order == Order::Lanes {
             product_up(127.0, dim as f32)
         } else {
             1.0
@@ -133,7 +138,7 @@ impl Scores {
 }
 
 /// At least the largest Euclidean norm of a row; infinite where some number is not finite or too large to square.
-pub(super) fn largest_norm(isa: Isa, rows: MatRef<'_, f32>) -> f32 {
+pub(in crate::attention) fn largest_norm(isa: Isa, rows: MatRef<'_, f32>) -> f32 {
     norm(largest_square(isa, &RowsMat::F32(rows)), rows.cols())
 }
 

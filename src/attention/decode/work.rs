@@ -1,10 +1,10 @@
 //! Up to eight rows against all their keys, a run at a time.
 
-use crate::attention::block::{all_finite, Input, Place};
+use crate::attention::block::{all_finite, Place};
 use crate::attention::outputs::{Outputs, Stage, Sums};
 use crate::attention::reach::Reach;
 use crate::attention::rules::{At, Span};
-use crate::attention::slots::Sequence;
+use crate::attention::slots::Keys;
 use crate::attention::Shape;
 use crate::error::Error;
 use crate::kernels::{self, Lanes, Rows};
@@ -20,8 +20,6 @@ const RUN: usize = 256;
 /// From the scores of one query to those of the next: a run, and what a piece of it that begins anywhere may be written
 /// beyond its end.
 const STRIDE: usize = RUN + 16;
-
-pub(super) type Keys<'a> = Input<'a, Sequence<'a>>;
 
 /// Working memory of up to [`ROWS`] rows.
 pub(super) struct Work<'s> {

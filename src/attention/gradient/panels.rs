@@ -1,5 +1,6 @@
 //! One block of queries against all its keys, backwards.
 
+use super::gradients::settle;
 use super::{Gradients, Upstream};
 use crate::attention::block::{all_finite, fill_bias, load, Input, Place};
 use crate::attention::reach::{Cursor, Reach, Run};
@@ -154,7 +155,6 @@ impl<'s> Panels<'s> {
             self.load(input, up, &place);
             self.run(input, &place, to);
             self.finish(input, &place, to, report);
-            self.sinks(input, &place, to);
         }
     }
 
@@ -172,17 +172,15 @@ impl<'s> Panels<'s> {
         self.seen.fill(0);
         for row in 0..place.used {
             let at = place.at(row);
-            let [lse, delta] = up.row(input.isa, at);
-            let q = input.q.matrix(at.batch, at.head).row(at.query);
-            let d_out = up.d_out.matrix(at.batch, at.head).row(at.query);
-            let finite = lse < f32::INFINITY && delta.is_finite() && all_finite(q) && all_finite(d_out);
-            let number = |x: f32| if finite { x } else { f32::NAN };
+            let [lse, delta] = up.row(input, at);
             if let (Some(l), Some(d)) = (self.lse.get_mut(row), self.delta.get_mut(row)) {
-                (*l, *d) = (number(lse * core::f32::consts::LOG2_E), number(delta));
+                (*l, *d) = (lse, delta);
             }
-            if !finite {
+            if lse.is_nan() {
                 continue;
             }
+            let q = input.q.matrix(at.batch, at.head).row(at.query);
+            let d_out = up.d_out.matrix(at.batch, at.head).row(at.query);
             let (panel, lane) = (row / lanes, row % lanes);
             let part = |n: usize| panel * n * lanes..;
             load(self.q_t.get_mut(part(dim)).unwrap_or(&mut []), lanes, lane, q, scale);
@@ -275,16 +273,21 @@ impl<'s> Panels<'s> {
         let q_t = self.q_t.get(part(self.dim)).unwrap_or(&[]);
         let d_out_t = self.d_out_t.get(part(self.value_dim)).unwrap_or(&[]);
         let cap = input.rules.cap2();
-        kernels::scores(isa, q_t, k, panel.p);
-        if cap != 0.0 {
-            kernels::cap_and_slope(isa, panel.p, slope, cap);
+        if run.whole && cap == 0.0 && kernels::finishes_scores(isa) {
+            kernels::probabilities_of_keys(isa, q_t, k, panel.p, lse);
+            kernels::gradients_of_keys(isa, d_out_t, v, panel.ds, panel.p, delta);
+        } else {
+            kernels::scores(isa, q_t, k, panel.p);
+            if cap != 0.0 {
+                kernels::cap_and_slope(isa, panel.p, slope, cap);
+            }
+            if !run.whole {
+                fill_bias(panel.bias, lanes, input, place, run.start);
+                kernels::add_bias(isa, panel.p, panel.bias);
+            }
+            kernels::scores(isa, d_out_t, v, panel.ds);
+            kernels::score_gradients(isa, panel.p, panel.ds, lse, delta, !run.whole);
         }
-        if !run.whole {
-            fill_bias(panel.bias, lanes, input, place, run.start);
-            kernels::add_bias(isa, panel.p, panel.bias);
-        }
-        kernels::scores(isa, d_out_t, v, panel.ds);
-        kernels::score_gradients(isa, panel.p, panel.ds, lse, delta, !run.whole);
         if run.whole {
             panel.seen.fill(1);
         } else {
@@ -356,17 +359,6 @@ impl<'s> Panels<'s> {
             report.count(seen, finite);
         }
     }
-
-    /// A learned sink is a key of value 0.
-    fn sinks(&self, input: &Input<'_>, place: &Place, to: &mut Gradients<'_>) {
-        let Some(sinks) = &mut to.sink_logits else { return };
-        for (row, (lse, delta)) in (0..place.used).zip(self.lse.iter().zip(&*self.delta)) {
-            let head = place.at(row).head;
-            if let (Some(logit), Some(sum)) = (input.rules.sink_logit2(head), sinks.get_mut(head)) {
-                *sum -= kernels::probability_of(logit - lse) * delta;
-            }
-        }
-    }
 }
 
 /// One panel's share of a block, over a run of keys.
@@ -421,16 +413,6 @@ impl Panel<'_> {
             column.for_each(|x| *x = f32::NAN);
         }
     }
-}
-
-/// A row of sums, scaled, as it is handed out: one NaN and one zero for all machines. Whether it is finite.
-pub(super) fn settle(row: &mut [f32], scale: f32) -> bool {
-    for x in row.iter_mut() {
-        // A sum that underflowed may be a zero of either sign.
-        let y = *x * scale + 0.0;
-        *x = if y.is_finite() { y } else { f32::NAN };
-    }
-    all_finite(row)
 }
 
 fn copy(rows: &mut [f32], start: usize, row: &[f32]) {

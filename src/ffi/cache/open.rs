@@ -1,7 +1,7 @@
 //! From the plain struct to a cache over the memory that it names, and back.
 
 use super::{subquad_cache, SUBQUAD_FORMAT_BF16, SUBQUAD_FORMAT_F16, SUBQUAD_FORMAT_F32, SUBQUAD_FORMAT_I8};
-use crate::attention::{Cache, CacheShape, Loss, Progress, Store};
+use crate::attention::{Cache, CacheShape, Loss, Progress, Rotary, Store};
 use crate::error::Error;
 use crate::ffi::{apart, give, optional, optional_slice, slice_mut, Extent};
 use core::ffi::c_void;
@@ -19,8 +19,8 @@ pub(super) unsafe fn read(
     let at = Extent::of(cache, 1)?;
     // SAFETY: the caller's promise, word for word.
     let own = *unsafe { optional(cache)? }.ok_or(Error::Null)?;
-    let [keys, key_scales, values, value_scales, table] = own.extents()?;
-    let memory = [at, keys, key_scales, values, value_scales];
+    let [keys, key_scales, values, value_scales, room, table] = own.extents()?;
+    let memory = [at, keys, key_scales, values, value_scales, room];
     apart(&memory, &[table])?;
     apart(&memory, reads)?;
     apart(writes, &memory)?;
@@ -75,8 +75,15 @@ impl subquad_cache {
         Ok(self.capacity.div_ceil(self.block))
     }
 
-    /// Keys, their scales, values, their scales, the table.
-    fn extents(&self) -> Result<[Extent; 5], Error> {
+    /// How keys are turned, and floats of room for that.
+    fn rotary(&self) -> Result<(Option<Rotary>, usize), Error> {
+        let rotary = self.rotary.read(self.dim)?;
+        let room = rotary.map_or(Some(0), |r| r.dim().checked_add(r.rotary_dim()));
+        Ok((rotary, room.ok_or(Error::Overflow)?))
+    }
+
+    /// Keys, their scales, values, their scales, the room to turn keys, the table.
+    fn extents(&self) -> Result<[Extent; 6], Error> {
         let rows = self.rows()?;
         let numbers = |data: *mut c_void, format: i32, cols: usize| {
             let n = rows.checked_mul(cols).ok_or(Error::Overflow)?;
@@ -96,6 +103,7 @@ impl subquad_cache {
             scales(self.key_scales, self.key_format)?,
             numbers(self.values, self.value_format, self.value_dim)?,
             scales(self.value_scales, self.value_format)?,
+            Extent::of(self.rotary_room, self.rotary()?.1)?,
             Extent::of(self.table, self.entries()?)?,
         ])
     }
@@ -132,6 +140,10 @@ impl subquad_cache {
         };
         if self.sliding != 0 {
             cache = cache.with_sliding()?;
+        }
+        if let (Some(rotary), room) = self.rotary()? {
+            // SAFETY: the caller's promise, word for word; the extents are apart.
+            cache = cache.with_rotary(rotary, unsafe { slice_mut(self.rotary_room, room)? })?;
         }
         cache.resume(Progress {
             next: self.next,
