@@ -91,7 +91,7 @@ impl Philox {
 
     /// Thirty-two random bits.
     pub const fn word(&mut self) -> u32 {
-        if self.position % 4 == 0 {
+        if self.position.is_multiple_of(4) {
             self.words = self.at(self.position);
         }
         let [a, b, c, d] = self.words;
@@ -178,7 +178,7 @@ impl rand_core::SeedableRng for Philox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{vec, vec::Vec};
+    use std::vec::Vec;
 
     #[test]
     fn known_answers_of_random123() {
@@ -218,7 +218,7 @@ mod tests {
     fn below_is_uniform_and_stays_below() {
         let mut rng = Philox::new(1, 0);
         assert_eq!((rng.below(0), rng.below(1)), (0, 0));
-        let mut counts = vec![0u32; 6];
+        let mut counts = [0u32; 6];
         for _ in 0..60_000 {
             counts[rng.below(6) as usize] += 1;
         }
