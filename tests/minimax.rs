@@ -15,6 +15,7 @@ const WORTH: core::ops::Range<f64> = 3e-8..0.5;
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/moment/minimax_table.rs");
 
 /// Solves a square system by elimination with pivots.
+#[allow(clippy::needless_range_loop)] // two rows of one matrix at a time
 fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
     let n = b.len();
     for i in 0..n {

@@ -40,7 +40,7 @@ fn problem(rng: &mut Philox, shape: Shape, kind: usize, beta: f32) -> Problem {
         let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6);
         match kind {
             1 => row.iter_mut().for_each(|x| *x /= norm),
-            2 => row.iter_mut().zip(&centre).for_each(|(x, c)| *x = 100.0 * c + *x),
+            2 => row.iter_mut().zip(&centre).for_each(|(x, c)| *x += 100.0 * c),
             3 => row.iter_mut().enumerate().for_each(|(c, x)| {
                 *x = if c > 0 {
                     0.0
@@ -255,7 +255,7 @@ fn the_hypercube_has_a_closed_form() {
     // Keys are all sign vectors, values too: the output is tanh of the scaled query, column by column.
     let dim = 5;
     let k: Vec<f32> = (0..32 * dim)
-        .map(|i| if i / dim >> (i % dim) & 1 == 0 { 1.0 } else { -1.0 })
+        .map(|i| if ((i / dim) >> (i % dim)) & 1 == 0 { 1.0 } else { -1.0 })
         .collect();
     let q: Vec<f32> = (0..40 * dim).map(|i| ((i * 37 % 101) as f32 - 50.0) / 400.0).collect();
     let (q, k) = (MatRef::new(&q, 40, dim).unwrap(), MatRef::new(&k, 32, dim).unwrap());
