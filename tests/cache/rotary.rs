@@ -69,7 +69,7 @@ fn attend(cache: &Cache<'_>, rules: Rules<'_>, loss: Loss, q: &[f32]) -> Answer 
     let plan = cache.decode(1, 1).unwrap().with_rules(rules).unwrap();
     let plan = plan.with_loss(loss).with_bound();
     let q = TensorRef::new(q, [1, 1, 1, SHAPE.dim]).unwrap();
-    run(&plan, [1, SHAPE.value_dim], |outputs, scratch| {
+    run(plan.need(), [1, SHAPE.value_dim], |outputs, scratch| {
         cache.attend(&plan, q, outputs, scratch)
     })
 }
