@@ -622,6 +622,28 @@ typedef struct subquad_gradients {
 } subquad_gradients;
 
 /**
+ * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
+ */
+typedef struct subquad_upstream {
+    /**
+     * The attention output, value_dim columns.
+     */
+    struct subquad_tensor out;
+    /**
+     * Its gradient, value_dim columns.
+     */
+    struct subquad_tensor d_out;
+    /**
+     * Log-sum-exp, 1 column.
+     */
+    struct subquad_tensor lse;
+    /**
+     * Its gradient, 1 column. Null data: nothing depends on it.
+     */
+    struct subquad_tensor d_lse;
+} subquad_upstream;
+
+/**
  * How rows are turned: pair i of the first rotary_dim columns by position / position_scale * base^(-2 i / rotary_dim)
  * radians, (x, y) into (x cos - y sin, x sin + y cos). The columns behind stay as they are. All zero: not at all.
  *
@@ -650,26 +672,6 @@ typedef struct subquad_rotary {
      */
     int32_t isa;
 } subquad_rotary;
- * What a forward call gave, and what comes back for it. The first three sizes of each are (batch, query_heads, queries).
- */
-typedef struct subquad_upstream {
-    /**
-     * The attention output, value_dim columns.
-     */
-    struct subquad_tensor out;
-    /**
-     * Its gradient, value_dim columns.
-     */
-    struct subquad_tensor d_out;
-    /**
-     * Log-sum-exp, 1 column.
-     */
-    struct subquad_tensor lse;
-    /**
-     * Its gradient, 1 column. Null data: nothing depends on it.
-     */
-    struct subquad_tensor d_lse;
-} subquad_upstream;
 
 /**
  * A sequence's keys and values in the caller's memory, appended one after the other: sizes, memory, and how far it has
@@ -761,7 +763,9 @@ typedef struct subquad_cache {
      */
     uint64_t first;
     /**
-     * Written by the library: the capacity so far. Until the ring is full it may grow: a longer table, a larger capacity.
+     * Written by the library: the capacity so far. Until a row is written for a second time `capacity` may be another, with a
+     * table of another length; without a table only of one head, or before anything is appended. SUBQUAD_E_MISMATCH
+     * otherwise.
      */
     size_t turned;
     /**

@@ -95,6 +95,12 @@ pub fn rows() -> Vec<Row<Args>> {
         Case(OutOfRange, "more keys than room", Refused(SUBQUAD_E_MISMATCH), |a| {
             spoil(a, |c| c.next = 100)
         }),
+        Case(
+            OutOfRange,
+            "rows of the second head elsewhere",
+            Refused(SUBQUAD_E_MISMATCH),
+            |a| spoil(a, |c| c.turned = CAPACITY + 1),
+        ),
         Case(IntegerLimits, "next", Refused(SUBQUAD_E_MISMATCH), |a| {
             spoil(a, |c| c.next = u64::MAX)
         }),
