@@ -8,7 +8,7 @@ mod call;
 
 use call::{back, conforms, Slope};
 use proptest::prelude::*;
-use reference::{head, noise, Back, Case, Near};
+use reference::{head, noise, read_npy, Back, Case, Near};
 use subquad::attention::Shape;
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -125,7 +125,7 @@ fn long_heads_conform() {
 #[test]
 fn real_heads_conform() {
     for name in ["layer0_head7", "layer4_head9", "layer0_head2"] {
-        let read = |x: &str| call::read_npy(&format!("tests/data/{name}_{x}.npy"));
+        let read = |x: &str| read_npy(&format!("tests/data/{name}_{x}.npy"));
         let ((q, rows, dim), (k, ..), (v, ..)) = (read("q"), read("k"), read("v"));
         // The first 160 rows: more than a block.
         let rows = rows.min(160);

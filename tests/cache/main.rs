@@ -6,7 +6,11 @@ mod rotary;
 mod saved;
 mod soak;
 
-use memory::{append, attend, forward, noise, pairs, run, Room, Rooms};
+#[path = "../reference/numbers.rs"]
+mod numbers;
+
+use memory::{append, attend, forward, pairs, run, Room, Rooms};
+use numbers::noise;
 use subquad::attention::{Cache, CacheShape, Decode, Exact, Store};
 use subquad::{Error, Format, Isa, MatRef, TensorRef};
 

@@ -1,6 +1,7 @@
 //! Caches that turn their keys: against attention in f64 over keys that are turned in f64.
 
-use crate::memory::{append, noise, pairs, run, Answer, Rooms};
+use crate::memory::{append, pairs, run, Answer, Rooms};
+use crate::numbers::noise;
 use subquad::attention::{Cache, CacheShape, Loss, Offset, Pairing, Partial, Positions, Rotary, Rules};
 use subquad::{Error, Format, MatMut, TensorRef};
 

@@ -1,6 +1,7 @@
 //! Saved caches: what comes back, and what is refused.
 
-use crate::memory::{append, attend, noise, pairs, Rooms};
+use crate::memory::{append, attend, pairs, Rooms};
+use crate::numbers::noise;
 use subquad::attention::{Cache, CacheShape};
 use subquad::{Error, Format, Isa};
 

@@ -124,22 +124,3 @@ pub fn conforms(case: &Case, back: &Back) {
         }
     }
 }
-
-/// Numbers, rows and columns of a `.npy` file of little-endian f32.
-pub fn read_npy(path: &str) -> (Vec<f32>, usize, usize) {
-    let bytes = std::fs::read(path).unwrap();
-    let end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = String::from_utf8_lossy(&bytes[10..end]);
-    assert!(
-        header.contains("'<f4'") && header.contains("'fortran_order': False"),
-        "{header}"
-    );
-    let shape = header.split(['(', ')']).nth(1).unwrap();
-    let sizes: Vec<usize> = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    let numbers: Vec<f32> = bytes[end..]
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect();
-    assert_eq!(numbers.len(), sizes[0] * sizes[1]);
-    (numbers, sizes[0], sizes[1])
-}
