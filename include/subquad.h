@@ -693,7 +693,7 @@ typedef struct subquad_cache {
      */
     size_t dim;
     /**
-     * Columns of values.
+     * Columns of values; not 0 if `dim` is.
      */
     size_t value_dim;
     /**

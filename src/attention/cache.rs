@@ -103,7 +103,7 @@ pub struct Cache<'a> {
 
 impl<'a> Cache<'a> {
     /// An empty cache over memory for `heads * capacity` rows each. [`Error::Short`] where that is less,
-    /// [`Error::Parameter`] if more keys are kept than there is room for.
+    /// [`Error::Parameter`] if more keys are kept than there is room for, [`Error::Shape`] without heads or any column.
     pub fn new(shape: CacheShape, keys: Store<'a>, values: Store<'a>) -> Result<Self, Error> {
         let cache = Self::unchecked(shape, keys, values, None)?;
         cache.has_room(shape.heads.checked_mul(shape.capacity).ok_or(Error::Overflow)?)?;
@@ -146,7 +146,8 @@ impl<'a> Cache<'a> {
         if shape.kept > shape.capacity {
             return Err(Error::Parameter);
         }
-        if shape.heads == 0 {
+        // Rows without a column take no memory, so that there is no end to them.
+        if shape.heads == 0 || (shape.dim == 0 && shape.value_dim == 0) {
             return Err(Error::Shape);
         }
         Ok(Cache {

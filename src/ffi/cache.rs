@@ -34,7 +34,7 @@ pub struct subquad_cache {
     pub heads: usize,
     /// Columns of keys.
     pub dim: usize,
-    /// Columns of values.
+    /// Columns of values; not 0 if `dim` is.
     pub value_dim: usize,
     /// Keys of each head that there is room for.
     pub capacity: usize,

@@ -300,6 +300,14 @@ fn bad_calls_are_refused_and_change_nothing() {
             Some(error)
         );
     }
+    // There would be no end to such rows.
+    let none = CacheShape {
+        dim: 0,
+        value_dim: 0,
+        ..s
+    };
+    let cache = Cache::new(none, Store::F32(&mut []), Store::F32(&mut []));
+    assert_eq!(cache.err(), Some(Error::Shape));
     let full = CacheShape { kept: 6, ..s };
     assert_eq!(
         Rooms::new([Format::F32; 2], s).cache(full).with_sliding().err(),
