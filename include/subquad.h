@@ -544,6 +544,11 @@ typedef struct subquad_report {
      */
     size_t non_finite_rows;
     /**
+     * Rows of a gradient whose log-sum-exp is so far from 0 (beyond 2^14) that its rounding alone may move their
+     * probabilities by more than 2^-8 of themselves. Save partials for the way back instead: see subquad_upstream.
+     */
+    size_t imprecise_rows;
+    /**
      * Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
      */
     size_t repeated_blocks;
@@ -634,13 +639,20 @@ typedef struct subquad_upstream {
      */
     struct subquad_tensor d_out;
     /**
-     * Log-sum-exp, 1 column.
+     * Log-sum-exp, 1 column; not read where there are partials. Its rounding grows with its size and goes into every
+     * probability: see imprecise_rows of the report.
      */
     struct subquad_tensor lse;
     /**
-     * Its gradient, 1 column. Null data: nothing depends on it.
+     * The gradient of the log-sum-exp, 1 column. Null data: nothing depends on it.
      */
     struct subquad_tensor d_lse;
+    /**
+     * Partials, SUBQUAD_PARTIAL_HEAD + value_dim columns, of which the first two are read: exact however far from 0 scores
+     * are. Without sink logits their columns from SUBQUAD_PARTIAL_HEAD on are the output, so that `out` may lie in them.
+     * Null data: lse is used.
+     */
+    struct subquad_tensor partials;
 } subquad_upstream;
 
 /**
@@ -1201,8 +1213,8 @@ int32_t subquad_attention_gradient_run_task(size_t index,
 /**
  * The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
  *
- * Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
- * them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
+ * Scores are computed again; `upstream` has the output and the log-sum-exp (or partials) of the forward call, and what
+ * comes back for them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
  * where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
  * that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
  * class only. Problems and key heads (with their query heads) are independent but for a bias that they share:
@@ -1214,7 +1226,7 @@ int32_t subquad_attention_gradient_run_task(size_t index,
  * Cost: 6 dim + 4 value_dim flops and one exponential per query and key. No allocation, no thread, no lock.
  *
  * Returns SUBQUAD_OK, or, with nothing written, the errors of subquad_attention_forward, where `upstream` are inputs
- * (d_lse may be null) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
+ * (d_lse may be null, and lse or partials) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
  * rules do not have.
  *
  * # Safety

@@ -1,7 +1,7 @@
 //! Attention whose queries and values are linear in parameters, fitted to a target.
 
 use super::block::MOST_LANES;
-use super::gradient::{padded, Gradient, Gradients, Upstream};
+use super::gradient::{padded, Gradient, Gradients, Saved, Upstream};
 use super::outputs::Outputs;
 use super::rules::Rules;
 use super::{Exact, Shape};
@@ -203,7 +203,7 @@ impl<'a> Fit<'a> {
             let upstream = Upstream {
                 out: MatRef::new(out, s.queries, s.value_dim)?.into(),
                 d_out: MatRef::new(d_out, s.queries, s.value_dim)?.into(),
-                lse: MatRef::new(lse, s.queries, 1)?.into(),
+                saved: Saved::Lse(MatRef::new(lse, s.queries, 1)?.into()),
                 d_lse: None,
             };
             let wanted = Gradients {

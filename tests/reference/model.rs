@@ -53,6 +53,9 @@ impl Near {
 pub struct Answer {
     pub out: Vec<Near>,
     pub lse: Vec<Near>,
+    /// What the log-sum-exp is the sum of: the largest score, and the log of the sum relative to it, whose error is that of
+    /// the sum alone.
+    pub sums: Vec<(f64, Near)>,
     /// Scores raw, capped, biased, softmax.
     pub scores: [Vec<Near>; 4],
     pub masked_rows: usize,
@@ -177,6 +180,7 @@ impl Case {
         if !seen.iter().all(finite) {
             answer.non_finite_rows += 1;
             answer.lse.push(EXACTLY(f64::NAN));
+            answer.sums.push((f64::NAN, EXACTLY(f64::NAN)));
             answer.out.extend(vec![EXACTLY(f64::NAN); s.value_dim]);
             answer.scores[3].extend(vec![EXACTLY(f64::NAN); s.keys]);
             return;
@@ -189,6 +193,7 @@ impl Case {
         let live: Vec<Near> = seen.iter().map(|&j| scores[j][2]).chain(sink).collect();
         let softmax = Softmax::of(&live);
         answer.lse.push(softmax.lse);
+        answer.sums.push((softmax.top, softmax.log));
         let mut probabilities = vec![EXACTLY(0.0); s.keys];
         for &j in &seen {
             probabilities[j] = softmax.probability(scores[j][2]);
@@ -218,6 +223,8 @@ struct Softmax {
     top: f64,
     sum: f64,
     lse: Near,
+    /// Of the sum.
+    log: Near,
     /// Sum of p_j |e_j|.
     eta: f64,
 }
@@ -236,9 +243,9 @@ impl Softmax {
         let eta: f64 = scores.iter().map(moved).sum();
         // The logarithm, and the reference in base 2 on its way back: five roundings of terms no larger than
         // |lse| + 1 + 2 ln(count).
-        let rounding = gamma(count + 1) + 5.0 * UNIT * (lse.abs() + 1.0 + 2.0 * (count.max(1) as f64).ln());
+        let rounding = 5.0 * UNIT * (lse.abs() + 1.0 + 2.0 * (count.max(1) as f64).ln());
         let error = if eta < 1.0 {
-            -(-eta).ln_1p() + rounding
+            -(-eta).ln_1p() + gamma(count + 1)
         } else {
             f64::INFINITY
         };
@@ -246,7 +253,11 @@ impl Softmax {
             count,
             top,
             sum,
-            lse: Near { value: lse, error },
+            lse: Near {
+                value: lse,
+                error: error + rounding,
+            },
+            log: Near { value: sum.ln(), error },
             eta,
         }
     }
