@@ -539,8 +539,8 @@ typedef struct subquad_report {
      */
     size_t masked_rows;
     /**
-     * Rows with a non-finite score or value among the keys they saw; they are NaN (one bit pattern), other rows are
-     * not touched by it.
+     * Rows with a non-finite score (before a soft-cap, too) or value among the keys they saw; they are NaN (one bit
+     * pattern), other rows are not touched by it.
      */
     size_t non_finite_rows;
     /**

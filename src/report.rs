@@ -11,7 +11,7 @@ pub struct Report {
     pub isa: Isa,
     /// Rows that saw no key at all: zeros, log-sum-exp minus infinity.
     pub masked_rows: usize,
-    /// Rows with a non-finite score or value among the keys they saw: canonical NaN.
+    /// Rows with a non-finite score (before a soft-cap, too) or value among the keys they saw: canonical NaN.
     pub non_finite_rows: usize,
     /// Rows of a gradient whose log-sum-exp is so far from 0 that its rounding alone may move their probabilities by more
     /// than 2^-8 of themselves; see [`Saved`](crate::attention::Saved) for what to save instead.

@@ -9,7 +9,7 @@ mod call;
 use call::{back, conforms, Slope, Way};
 use proptest::prelude::*;
 use reference::{bits, head, noise, read_npy, Back, Case, Grid, Kept, Near, UNWRITTEN};
-use subquad::attention::Shape;
+use subquad::attention::{Offset, Shape};
 use subquad::Isa;
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -260,6 +260,41 @@ fn scores_far_from_zero_have_a_gradient() {
     }
     // Near 0 nothing is counted.
     assert_eq!(both(&far(16_000.0), &up, Isa::best())[0].report.imprecise_rows, 0);
+}
+
+#[test]
+fn an_infinite_score_shows_through_the_cap() {
+    for with in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        for causal in [false, true] {
+            let mut case = Case::new(head(1, 3, 1, 1), 5);
+            (case.cap, case.scale, case.offset) = (2.0, Some(1.0), Offset::Keys(2));
+            (case.q, case.k, case.v) = (vec![1.0], vec![1.0, with, 0.5], vec![1.0, 2.0, 3.0]);
+            case.causal = causal;
+            if causal {
+                // Bias in memory, so that no run of keys is whole.
+                case.bias = Some(Grid::from([1, 1, 1, 3], |_, _, _, _| 0.0));
+            }
+            let up = Back {
+                d_out: vec![1.0],
+                d_lse: None,
+            };
+            conforms(&case, &up);
+            for isa in Isa::all() {
+                for wanted in 0..8u8 {
+                    let wanted = [0, 1, 2, 3, 4].map(|n| wanted >> n & 1 == 1);
+                    let way = Way {
+                        wanted,
+                        ..Way::plain(isa)
+                    };
+                    let part = Slope::by(&case, &up, way);
+                    assert_eq!(part.report.non_finite_rows, 1);
+                    for (part, wanted) in part.fields().into_iter().zip(wanted).take(3) {
+                        assert!(part.iter().all(|x| x.is_nan() == wanted));
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

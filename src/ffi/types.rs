@@ -219,8 +219,8 @@ pub struct subquad_report {
     pub isa: i32,
     /// Rows that saw no key.
     pub masked_rows: usize,
-    /// Rows with a non-finite score or value among the keys they saw; they are NaN (one bit pattern), other rows are
-    /// not touched by it.
+    /// Rows with a non-finite score (before a soft-cap, too) or value among the keys they saw; they are NaN (one bit
+    /// pattern), other rows are not touched by it.
     pub non_finite_rows: usize,
     /// Rows of a gradient whose log-sum-exp is so far from 0 (beyond 2^14) that its rounding alone may move their
     /// probabilities by more than 2^-8 of themselves. Save partials for the way back instead: see subquad_upstream.

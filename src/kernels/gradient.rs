@@ -11,6 +11,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::elementary::tanh;
+use super::softmax::finite_or_nan;
 use super::tile::{finished_scores, get, put, query_vectors, Finish};
 use super::weight::fraction;
 use crate::simd::Simd;
@@ -131,12 +132,13 @@ fn slopes<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], p: &[f32], delt
     }
 }
 
-/// Soft-cap of every score as [`cap`](super::softmax::cap) makes it, and its derivative: `slope = 1 - tanh(x / cap)^2`.
+/// Soft-cap of every score as [`cap`](super::softmax::cap) makes it, and its derivative: `slope = 1 - tanh(x / cap)^2`, NaN
+/// where the score is not finite.
 #[inline(always)]
 pub fn cap_and_slope<S: Simd<f32>>(s: S, tile: &mut [f32], slope: &mut [f32], cap: f32) {
     let (cap, inverse, one) = (s.splat(cap), s.splat(1.0 / cap), s.splat(1.0));
     for (x, slope) in tile.chunks_exact_mut(S::LANES).zip(slope.chunks_exact_mut(S::LANES)) {
-        let t = tanh(s, s.mul(s.load(x), inverse));
+        let t = tanh(s, s.mul(finite_or_nan(s, s.load(x)), inverse));
         s.store(s.mul(t, cap), x);
         // In two factors: near the cap, where t is almost 1, the first is exact.
         s.store(s.mul(s.sub(one, t), s.add(one, t)), slope);

@@ -4,7 +4,7 @@
 //!
 //! * a product q.k: the scale carries five roundings (root, division, log2 e, its product, the product with q), the
 //!   chain over `dim` as many as `dim`, leaving base 2 two more: `gamma(dim + 7) scale sum |q_c k_c|`.
-//! * the cap: tanh does not enlarge errors of its argument; four roundings of the argument cost at most as much
+//! * the cap: NaN where the product is not finite; tanh does not enlarge errors of its argument; four roundings of the argument cost at most as much
 //!   relative to the result (t sech^2 t <= tanh t), tanh itself 2 ULP = 4u, its factor three: 11u, and one to spare.
 //! * bias and slope: two and four roundings of the terms, one for their sum, one for the sum with the score, two for
 //!   leaving base 2.
@@ -136,8 +136,13 @@ impl Case {
         let cap = f64::from(self.cap);
         let mut capped = raw;
         if cap > 0.0 {
-            capped.value = cap * (raw.value / cap).tanh();
-            capped.error = if raw.error.is_finite() { raw.error } else { 0.0 } + 12.0 * UNIT * capped.value.abs();
+            // A tanh of 1 would hide what is not finite.
+            capped.value = if raw.value.is_finite() {
+                cap * (raw.value / cap).tanh()
+            } else {
+                f64::NAN
+            };
+            capped.error = raw.error + 12.0 * UNIT * capped.value.abs();
         }
         if !self.sees(b, h, i, j) {
             return [raw, capped, EXACTLY(f64::NEG_INFINITY)];

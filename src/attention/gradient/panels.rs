@@ -303,6 +303,8 @@ impl<'s> Panels<'s> {
         if to.q.is_none() {
             return;
         }
+        // A key that is not finite is not multiplied, as it is hidden from some; of those who see it the saved sums are not
+        // finite either, nor is all that was made with them.
         if run.whole || (0..k.rows()).all(|j| all_finite(k.row(j))) {
             kernels::values(isa, panel.ds, k, self.factor, panel.dq_t);
             return;
@@ -398,18 +400,12 @@ impl Panel<'_> {
         }
     }
 
-    /// Key `j` of the run is not finite: neither is a row that sees it, whatever else its numbers say.
+    /// Key `j` of the run is not finite: neither are the queries' gradients of the rows that see it.
     fn spoil(&mut self, j: usize) {
         let lanes = self.lanes.max(1);
         for lane in 0..lanes {
-            let at = j * lanes + lane;
-            if self.bias.get(at) == Some(&f32::NEG_INFINITY) {
+            if self.bias.get(j * lanes + lane) == Some(&f32::NEG_INFINITY) {
                 continue;
-            }
-            for x in [&mut *self.p, self.ds] {
-                if let Some(x) = x.get_mut(at) {
-                    *x = f32::NAN;
-                }
             }
             let column = self.dq_t.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes);
             column.for_each(|x| *x = f32::NAN);
