@@ -25,8 +25,9 @@ use crate::view::{MatMut, MatRef};
 /// of the inputs and never with their product. Order: products are chains over their inner dimension, the rest is that of
 /// the two plans, so bits depend on the arithmetic class only.
 ///
-/// Error: that of the two plans for the queries and values as f32 has them, `gamma(rows of X)` of the sums of magnitudes
-/// in each product, and for the loss `gamma(rows + columns / 16 + 8)`.
+/// Error: that of the two plans for the queries and values as f32 has them; in each product `gamma(n)` of the sums of
+/// magnitudes and 2^-149 a term, where n is rows of X for `A1 X`, rows of Y for `A3 Y`, queries for `A1^T dQ` and keys for
+/// `A3^T dV`; and for the loss `gamma(queries + columns / 16 + 8)` of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fit<'a> {
     shape: Shape,
