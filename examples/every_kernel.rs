@@ -4,7 +4,7 @@
 //! this program.
 
 use std::mem::MaybeUninit;
-use subquad::attention::{Decode, Exact, Gradient, Gradients, Outputs, Rules, Stage, Upstream};
+use subquad::attention::{Decode, Exact, Gradient, Gradients, Outputs, Rules, Saved, Stage, Upstream};
 use subquad::attention::{Pairing, Positions, Rotary};
 use subquad::{half, kernels, moment, Error, Isa, MatMut, MatRef, RowsRef, Scratch, TensorMut, TensorRef};
 
@@ -124,7 +124,7 @@ fn gradient(isa: Isa, rules: Rules<'_>) -> Result<Vec<f32>, Error> {
     let upstream = Upstream {
         out: MatRef::new(&out, QUERIES, DIM)?.into(),
         d_out: d_out.into(),
-        lse: MatRef::new(&lse, QUERIES, 1)?.into(),
+        saved: Saved::Lse(MatRef::new(&lse, QUERIES, 1)?.into()),
         d_lse: None,
     };
     let (mut dq, mut dk, mut dv) = (vec![0.0; QUERIES * DIM], vec![0.0; KEYS * DIM], vec![0.0; KEYS * DIM]);

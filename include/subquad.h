@@ -539,10 +539,15 @@ typedef struct subquad_report {
      */
     size_t masked_rows;
     /**
-     * Rows with a non-finite score or value among the keys they saw; they are NaN (one bit pattern), other rows are
-     * not touched by it.
+     * Rows with a non-finite score (before a soft-cap, too) or value among the keys they saw; they are NaN (one bit
+     * pattern), other rows are not touched by it.
      */
     size_t non_finite_rows;
+    /**
+     * Rows of a gradient whose log-sum-exp is so far from 0 (beyond 2^14) that its rounding alone may move their
+     * probabilities by more than 2^-8 of themselves. Save partials for the way back instead: see subquad_upstream.
+     */
+    size_t imprecise_rows;
     /**
      * Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
      */
@@ -634,13 +639,20 @@ typedef struct subquad_upstream {
      */
     struct subquad_tensor d_out;
     /**
-     * Log-sum-exp, 1 column.
+     * Log-sum-exp, 1 column; not read where there are partials. Its rounding grows with its size and goes into every
+     * probability: see imprecise_rows of the report.
      */
     struct subquad_tensor lse;
     /**
-     * Its gradient, 1 column. Null data: nothing depends on it.
+     * The gradient of the log-sum-exp, 1 column. Null data: nothing depends on it.
      */
     struct subquad_tensor d_lse;
+    /**
+     * Partials, SUBQUAD_PARTIAL_HEAD + value_dim columns, of which the first two are read: exact however far from 0 scores
+     * are. Without sink logits their columns from SUBQUAD_PARTIAL_HEAD on are the output, so that `out` may lie in them.
+     * Null data: lse is used.
+     */
+    struct subquad_tensor partials;
 } subquad_upstream;
 
 /**
@@ -693,7 +705,7 @@ typedef struct subquad_cache {
      */
     size_t dim;
     /**
-     * Columns of values.
+     * Columns of values; not 0 if `dim` is.
      */
     size_t value_dim;
     /**
@@ -763,7 +775,9 @@ typedef struct subquad_cache {
      */
     uint64_t first;
     /**
-     * Written by the library: the capacity so far. Until the ring is full it may grow: a longer table, a larger capacity.
+     * Written by the library: the capacity so far. Until a row is written for a second time `capacity` may be another, with a
+     * table of another length; without a table only of one head, or before anything is appended. SUBQUAD_E_MISMATCH
+     * otherwise.
      */
     size_t turned;
     /**
@@ -1199,8 +1213,8 @@ int32_t subquad_attention_gradient_run_task(size_t index,
 /**
  * The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
  *
- * Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
- * them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
+ * Scores are computed again; `upstream` has the output and the log-sum-exp (or partials) of the forward call, and what
+ * comes back for them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
  * where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
  * that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
  * class only. Problems and key heads (with their query heads) are independent but for a bias that they share:
@@ -1212,7 +1226,7 @@ int32_t subquad_attention_gradient_run_task(size_t index,
  * Cost: 6 dim + 4 value_dim flops and one exponential per query and key. No allocation, no thread, no lock.
  *
  * Returns SUBQUAD_OK, or, with nothing written, the errors of subquad_attention_forward, where `upstream` are inputs
- * (d_lse may be null) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
+ * (d_lse may be null, and lse or partials) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
  * rules do not have.
  *
  * # Safety

@@ -11,8 +11,11 @@ pub struct Report {
     pub isa: Isa,
     /// Rows that saw no key at all: zeros, log-sum-exp minus infinity.
     pub masked_rows: usize,
-    /// Rows with a non-finite score or value among the keys they saw: canonical NaN.
+    /// Rows with a non-finite score (before a soft-cap, too) or value among the keys they saw: canonical NaN.
     pub non_finite_rows: usize,
+    /// Rows of a gradient whose log-sum-exp is so far from 0 that its rounding alone may move their probabilities by more
+    /// than 2^-8 of themselves; see [`Saved`](crate::attention::Saved) for what to save instead.
+    pub imprecise_rows: usize,
     /// Blocks of queries that were run a second time: their scores spread over more than 100 powers of two, or a sum of
     /// values was not finite.
     pub repeated_blocks: usize,
@@ -28,6 +31,7 @@ impl Report {
             isa,
             masked_rows: 0,
             non_finite_rows: 0,
+            imprecise_rows: 0,
             repeated_blocks: 0,
             exact_rows: 0,
             bound: Bound::UNKNOWN,
@@ -40,6 +44,7 @@ impl Report {
             isa: self.isa,
             masked_rows: self.masked_rows.saturating_add(other.masked_rows),
             non_finite_rows: self.non_finite_rows.saturating_add(other.non_finite_rows),
+            imprecise_rows: self.imprecise_rows.saturating_add(other.imprecise_rows),
             repeated_blocks: self.repeated_blocks.saturating_add(other.repeated_blocks),
             exact_rows: self.exact_rows.saturating_add(other.exact_rows),
             bound: self.bound.or(other.bound),

@@ -3,7 +3,9 @@
 mod reference;
 
 use reference::{bits, noise, odd_scratch};
-use subquad::attention::{Fit, FitGradients, FitInputs, Rules};
+use subquad::attention::{
+    Exact, Fit, FitGradients, FitInputs, Gradient, Gradients, Outputs, Rules, Saved, Shape, Upstream,
+};
 use subquad::{Error, Isa, MatMut, MatRef};
 
 /// Queries, keys, dim, value_dim, rows of X and of Y.
@@ -226,4 +228,70 @@ fn shapes_that_do_not_fit_are_refused() {
         let short = plan.run(&p.inputs(), FitGradients::default(), scratch);
         assert_eq!(short.err(), Some(Error::Short));
     });
+}
+
+/// The product of the first input with dQ is a chain over the queries: off by no more than that many roundings, and by more
+/// than as many as X has rows.
+#[test]
+fn products_are_chains_over_what_they_sum() {
+    let n = 3000;
+    fn view(x: &[f32], rows: usize, cols: usize) -> MatRef<'_, f32> {
+        MatRef::new(x, rows, cols).unwrap()
+    }
+    // Equal terms are rounded the same way again and again.
+    let queries = vec![1.3; n];
+    let (pair, target) = ([1.0, -1.0], vec![-5.0; n]);
+    let (x, y) = ([0.3], [0.7]);
+    let inputs = FitInputs {
+        queries: view(&queries, n, 1),
+        keys: view(&pair, 2, 1),
+        values: view(&pair, 2, 1),
+        x: view(&x, 1, 1),
+        y: view(&y, 1, 1),
+        target: view(&target, n, 1),
+    };
+    let plan = Fit::for_inputs(&inputs).unwrap();
+    let mut dx = [0.0];
+    odd_scratch(plan.need().unwrap().bytes(), |scratch| {
+        let to = FitGradients {
+            x: Some(MatMut::new(&mut dx, 1, 1).unwrap()),
+            y: None,
+        };
+        let _ = plan.run(&inputs, to, scratch).unwrap();
+    });
+    // The two plans by hand: dQ has the same bits.
+    let (q, v): (Vec<f32>, _) = (queries.iter().map(|a| a * x[0]).collect(), pair.map(|a| a * y[0]));
+    let (mut out, mut lse, mut dq) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    let rules = Rules::new().with_scale(1.0);
+    let shape = Shape::head(n, 2, 1, 1);
+    let forward = Exact::new(shape).unwrap().with_rules(rules).unwrap();
+    let backward = Gradient::new(shape).unwrap().with_rules(rules).unwrap();
+    odd_scratch(forward.need().or(backward.need()).bytes(), |scratch| {
+        let (q, k, v) = (view(&q, n, 1), view(&pair, 2, 1), view(&v, 2, 1));
+        let outputs = Outputs {
+            out: Some(MatMut::new(&mut out, n, 1).unwrap().into()),
+            lse: Some(MatMut::new(&mut lse, n, 1).unwrap().into()),
+            ..Outputs::default()
+        };
+        let _ = forward.run(q.into(), k.into(), v.into(), outputs, scratch).unwrap();
+        let d_out: Vec<f32> = out.iter().zip(&target).map(|(out, e)| out - e).collect();
+        let upstream = Upstream {
+            out: view(&out, n, 1).into(),
+            d_out: view(&d_out, n, 1).into(),
+            saved: Saved::Lse(view(&lse, n, 1).into()),
+            d_lse: None,
+        };
+        let to = Gradients {
+            q: Some(MatMut::new(&mut dq, n, 1).unwrap().into()),
+            ..Gradients::default()
+        };
+        let _ = backward
+            .run(q.into(), k.into(), v.into(), upstream, to, scratch)
+            .unwrap();
+    });
+    let terms = || queries.iter().zip(&dq).map(|(&a, &d)| f64::from(a) * f64::from(d));
+    let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+    let error = (f64::from(dx[0]) - sum).abs() / (reference::UNIT * size);
+    println!("{error:.0} roundings, of {n}");
+    assert!(error <= n as f64 && error > 10.0, "{error} roundings");
 }

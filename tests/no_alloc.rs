@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use subquad::attention::{
     Cache, CacheShape, Decode, Exact, Fit, FitGradients, FitInputs, Gradient, Gradients, Head, Offset,
 };
-use subquad::attention::{Outputs, Partial, Rotary, Rules, Segments, Shape, Stage, Store, Upstream};
+use subquad::attention::{Outputs, Partial, Rotary, Rules, Saved, Segments, Shape, Stage, Store, Upstream};
 use subquad::{kernels, Error, Isa, MatMut, MatRef, Scratch, TensorMut, TensorRef};
 
 thread_local! {
@@ -279,7 +279,7 @@ fn gradients_allocate_nothing() {
             let upstream = Upstream {
                 out,
                 d_out: out,
-                lse: MatRef::new(&lse, n, 1)?.into(),
+                saved: Saved::Lse(MatRef::new(&lse, n, 1)?.into()),
                 d_lse: None,
             };
             let to = Gradients {

@@ -1,19 +1,11 @@
 //! Turned rows against f64, against the definition of ONNX `RotaryEmbedding`, and against each other.
 
+#[path = "reference/numbers.rs"]
+mod numbers;
+
+use numbers::noise;
 use subquad::attention::{Pairing, Positions, Rotary};
 use subquad::{kernels, Error, Isa, MatMut, TensorMut};
-
-/// `n` numbers in -1..1: SplitMix64.
-fn noise(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 const PAIRINGS: [Pairing; 2] = [Pairing::Halves, Pairing::Neighbours];
 

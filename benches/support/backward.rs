@@ -1,7 +1,7 @@
 //! Attention backwards, with its memory and what it is checked against.
 
 use super::{memory, Aligned, Bytes};
-use subquad::attention::{Exact, Gradient, Gradients, Outputs, Rules, Shape, Upstream};
+use subquad::attention::{Exact, Gradient, Gradients, Outputs, Rules, Saved, Shape, Upstream};
 use subquad::{Error, Isa, Report, Scratch, TensorMut, TensorRef};
 
 /// Some heads, run forwards once.
@@ -76,7 +76,7 @@ impl Backward {
         let upstream = Upstream {
             out: view(&self.out, shape, shape.dim),
             d_out,
-            lse: view(&self.lse, shape, 1),
+            saved: Saved::Lse(view(&self.lse, shape, 1)),
             d_lse: None,
         };
         let [dq, dk, dv] = self.gradients.each_mut().map(|x| Some(view_mut(x, shape, shape.dim)));

@@ -37,7 +37,8 @@ pub struct Progress {
     pub next: u64,
     /// Position of the oldest key that is there besides the kept ones.
     pub first: u64,
-    /// Room for keys that the cache had: as long as it has not been full, it may get more.
+    /// Room for keys that the cache had. It may get more until a row is written for a second time; see
+    /// [`resume`](Cache::resume).
     pub capacity: usize,
     /// What storing has lost, over all rows so far.
     pub loss: Loss,
@@ -102,7 +103,7 @@ pub struct Cache<'a> {
 
 impl<'a> Cache<'a> {
     /// An empty cache over memory for `heads * capacity` rows each. [`Error::Short`] where that is less,
-    /// [`Error::Parameter`] if more keys are kept than there is room for.
+    /// [`Error::Parameter`] if more keys are kept than there is room for, [`Error::Shape`] without heads or any column.
     pub fn new(shape: CacheShape, keys: Store<'a>, values: Store<'a>) -> Result<Self, Error> {
         let cache = Self::unchecked(shape, keys, values, None)?;
         cache.has_room(shape.heads.checked_mul(shape.capacity).ok_or(Error::Overflow)?)?;
@@ -145,7 +146,8 @@ impl<'a> Cache<'a> {
         if shape.kept > shape.capacity {
             return Err(Error::Parameter);
         }
-        if shape.heads == 0 {
+        // Rows without a column take no memory, so that there is no end to them.
+        if shape.heads == 0 || (shape.dim == 0 && shape.value_dim == 0) {
             return Err(Error::Shape);
         }
         Ok(Cache {
@@ -191,13 +193,16 @@ impl<'a> Cache<'a> {
         Ok(self)
     }
 
-    /// Goes on where another `Cache` over the same memory stopped, which had as much room, or less and was never full.
+    /// Goes on where another `Cache` over the same memory stopped, which had as much room, or another and every key's row is
+    /// still where it was: no row was written for a second time (being full is no harm), and there are
+    /// [pages](Cache::with_pages), or one head, as heads after the first begin at a multiple of the capacity.
     /// [`Error::Mismatch`] if no cache of this shape comes there.
     pub fn resume(&mut self, progress: Progress) -> Result<(), Error> {
-        let capacity = self.shape.capacity;
+        let CacheShape { capacity, heads, .. } = self.shape;
         let turned = progress.next > progress.capacity.min(capacity) as u64;
-        if progress.first > progress.next || self.held(&progress).is_none() || (turned && progress.capacity != capacity)
-        {
+        let apart = self.pages.is_none() && heads > 1 && progress.next > 0;
+        let moved = progress.capacity != capacity && (turned || apart);
+        if progress.first > progress.next || self.held(&progress).is_none() || moved {
             return Err(Error::Mismatch);
         }
         let Loss { key, value } = progress.loss;

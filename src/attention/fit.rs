@@ -1,7 +1,7 @@
 //! Attention whose queries and values are linear in parameters, fitted to a target.
 
 use super::block::MOST_LANES;
-use super::gradient::{padded, Gradient, Gradients, Upstream};
+use super::gradient::{padded, Gradient, Gradients, Saved, Upstream};
 use super::outputs::Outputs;
 use super::rules::Rules;
 use super::{Exact, Shape};
@@ -25,8 +25,9 @@ use crate::view::{MatMut, MatRef};
 /// of the inputs and never with their product. Order: products are chains over their inner dimension, the rest is that of
 /// the two plans, so bits depend on the arithmetic class only.
 ///
-/// Error: that of the two plans for the queries and values as f32 has them, `gamma(rows of X)` of the sums of magnitudes
-/// in each product, and for the loss `gamma(rows + columns / 16 + 8)`.
+/// Error: that of the two plans for the queries and values as f32 has them; in each product `gamma(n)` of the sums of
+/// magnitudes and 2^-149 a term, where n is rows of X for `A1 X`, rows of Y for `A3 Y`, queries for `A1^T dQ` and keys for
+/// `A3^T dV`; and for the loss `gamma(queries + columns / 16 + 8)` of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fit<'a> {
     shape: Shape,
@@ -203,7 +204,7 @@ impl<'a> Fit<'a> {
             let upstream = Upstream {
                 out: MatRef::new(out, s.queries, s.value_dim)?.into(),
                 d_out: MatRef::new(d_out, s.queries, s.value_dim)?.into(),
-                lse: MatRef::new(lse, s.queries, 1)?.into(),
+                saved: Saved::Lse(MatRef::new(lse, s.queries, 1)?.into()),
                 d_lse: None,
             };
             let wanted = Gradients {

@@ -17,10 +17,10 @@ use crate::view::{Layout, TensorRef};
 pub use gradients::Gradients;
 pub(super) use panels::padded;
 use panels::Panels;
-pub use upstream::Upstream;
+pub use upstream::{Saved, Upstream};
 
-/// The gradient of [`Exact`], from the gradient of its output: scores are computed again, and the saved
-/// log-sum-exp makes probabilities of them.
+/// The gradient of [`Exact`], from the gradient of its output: scores are computed again, and the [`Saved`] log-sum-exp, or
+/// sums, make probabilities of them.
 ///
 /// With `P = exp(scores - lse)` and `delta = <out, d_out> - d_lse`, row by row,
 ///
@@ -31,9 +31,10 @@ pub use upstream::Upstream;
 /// ```
 ///
 /// Masks, windows, sinks and all other [`Rules`] mean what they mean forwards. A masked key is not multiplied and gets
-/// nothing; a row that sees no key gives zeros. A row with a non-finite number (of q, d_out, lse, delta, or of a key or
-/// value that it sees) makes NaN of its dQ, of dK and dV of every key that it sees, of their bias, and of the sink of its
-/// head. A sum that is not finite is NaN, one bit pattern.
+/// nothing; a row that sees no key gives zeros. A row with a non-finite number (of q, d_out, delta, or of what was saved, as
+/// the forward call leaves it where it saw a non-finite score or value) makes NaN of its dQ, of dK and dV of every key that
+/// it sees, of their bias, and of the sink of its head, whichever of these are wanted. A sum that is not finite is NaN, one
+/// bit pattern.
 ///
 /// Order: each number is one chain. dQ over the keys; dK and dV over the queries, and over the heads of the group for each;
 /// bias over batch entries, then kv heads, then as dK, for those that share an entry; sinks over batch entries, then
@@ -44,24 +45,28 @@ pub use upstream::Upstream;
 /// growing with queries and keys.
 ///
 /// Error, entry by entry, against the gradient in real arithmetic of the numbers given, with `u = 2^-24`,
-/// `gamma(n) = n u / (1 - n u)`:
+/// `gamma(n) = n u / (1 - n u)`, `t = 2^-149` for what falls below the smallest normal number, and primes for what was
+/// computed (no more than the number itself and its error):
 ///
 /// ```text
-/// score       E = its error in Rounding's derivation; and those of lse, which are the forward call's L and u |lse| for
-///             the product with log2 e (1.3 u), and u |score - lse| for the difference
-/// P           off by P (exp(h) - 1), h = E + L + u (2 |lse| + |score - lse|) + 1.63e-7, or cut below 2^-100
-/// d_out V^T   g = gamma(value_dim) sum |d_out v|
-/// delta       e = gamma(value_dim / 16 + 6) sum |out d_out| + sum |d_out| (error of out) + u |delta|
-/// dS          z = |P - P'| (|dP - delta| + g + e) + P (g + e) + 2 u |dS|; with a cap t = tanh, slope 1 - t^2 off by
-///             2 |t| (E / cap + 5 u) + 4 u
-/// dQ          scale (sum z |k| + gamma(keys + 4) sum |dS k|)
-/// dK          scale (sum z |q| + gamma(rows + 4) sum |dS q|), rows = queries of all heads of the group
-/// dV          sum |P - P'| |d_out| + gamma(rows + 1) sum |P d_out|
-/// bias, sink  sum z + gamma(terms) sum |dS|; sinks likewise with P that of the sink
+/// score       E = its error in Rounding's derivation, L = that of the log of the sum
+/// P           off by P (exp(h) - 1) + 2^-99, as less is cut, with
+///               lse        h = E + L + u (2 |lse| + |score - lse|) + 1.63e-7     L with the roundings of lse itself;
+///                          its product with log2 e, the difference, 2^x
+///               partials   h = E + L + u (1 + |score - max ln 2|) + 1.63e-7      the quotient 1 / sum, the difference, 2^x
+/// d_out V^T   g = gamma(value_dim + 1) sum |d_out v| + n t (value_dim + sum |v|)      n = 1, with partials sum
+/// delta       e = gamma(value_dim / 16 + 6) sum |out' d_out| + sum |d_out| (error of out) + 2 u |delta'|
+///               + n t (value_dim + 1)
+/// dS          z = |P - P'| G + P (g + e) + gamma(2) P' G + t      G = |d_out V^T - delta| + g + e
+///               with a cap y = z s' + |dS| f + u |dS'| s' + t     s = 1 - tanh^2, f = 0.77 E / cap + 8 u; E before the cap
+/// dQ          scale (sum y |k| + gamma(keys + 4) sum |dS' s' k| + keys t) + t         without a cap y = z, s = 1
+/// dK          scale (sum y |q| + gamma(rows + 4) sum |dS' s' q| + rows t) + t         rows = queries of the whole group
+/// dV          sum |P - P'| |d_out| + gamma(rows + 2) sum |P' d_out| + rows t
+/// bias, sink  sum z + gamma(terms) sum |dS'|; sinks with P that of the sink and d_out V^T = 0
 /// ```
 ///
 /// ```
-/// use subquad::attention::{Exact, Gradient, Gradients, Outputs, Upstream};
+/// use subquad::attention::{Exact, Gradient, Gradients, Outputs, Saved, Upstream};
 /// use subquad::{MatMut, MatRef, Scratch};
 /// # fn main() -> Result<(), subquad::Error> {
 /// let (q, k, v) = ([1.0, 0.0], [1.0, 0.0, 0.0, 1.0], [1.0, 2.0]);
@@ -82,7 +87,7 @@ pub use upstream::Upstream;
 /// let upstream = Upstream {
 ///     out: MatRef::new(&out, 1, 1)?.into(),
 ///     d_out: MatRef::new(&d_out, 1, 1)?.into(),
-///     lse: MatRef::new(&lse, 1, 1)?.into(),
+///     saved: Saved::Lse(MatRef::new(&lse, 1, 1)?.into()),
 ///     d_lse: None,
 /// };
 /// let gradients = Gradients { v: Some(MatMut::new(&mut dv, 2, 1)?.into()), ..Gradients::default() };

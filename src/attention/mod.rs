@@ -46,7 +46,7 @@ pub use certificate::{Loss, Rounding};
 pub use decode::Decode;
 pub use exact::Exact;
 pub use fit::{Fit, FitGradients, FitInputs};
-pub use gradient::{Gradient, Gradients, Upstream};
+pub use gradient::{Gradient, Gradients, Saved, Upstream};
 pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;

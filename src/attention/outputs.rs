@@ -2,7 +2,7 @@
 
 use super::block::{all_finite, Input, Place, Watch};
 use super::certificate::Rounding;
-use super::partial::{lse, Partial};
+use super::partial::{lse, with_sink, Partial};
 use super::rules::At;
 use super::split::{Cut, Split};
 use super::Shape;
@@ -145,12 +145,7 @@ impl Outputs<'_> {
         // Partials leave the sink to whoever merges the last of them.
         let (partial_max, partial_sum) = (max, sum);
         if let Some(logit) = input.rules.sink_logit2(at.head) {
-            // The sink is the partial (logit, 1, 0), merged last.
-            let reference = kernels::ceil_of(logit);
-            let reference = if max > reference { max } else { reference };
-            scale = kernels::weight_of(max, reference);
-            sum = sum * scale + kernels::weight_of(logit, reference);
-            max = reference;
+            [max, sum, scale] = with_sink([max, sum], logit);
         }
         let inverse = if sum == 0.0 { 0.0 } else { scale / sum };
         let At { batch, head, query } = at;

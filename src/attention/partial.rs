@@ -141,6 +141,15 @@ fn hidden_share(s1: f32, s2: f32, sum: f32) -> f32 {
     }
 }
 
+/// A row's sums with a learned sink, the partial (logit, 1, 0), merged in: reference, sum, and what that multiplies the
+/// weights by.
+pub(super) fn with_sink([max, sum]: [f32; 2], logit: f32) -> [f32; 3] {
+    let reference = kernels::ceil_of(logit);
+    let reference = if max > reference { max } else { reference };
+    let factor = kernels::weight_of(max, reference);
+    [reference, sum * factor + kernels::weight_of(logit, reference), factor]
+}
+
 /// `max ln 2 + ln sum`, the product in two pieces.
 pub(super) fn lse(max: f32, sum: f32) -> f32 {
     if sum == 0.0 {

@@ -34,7 +34,7 @@ pub struct subquad_cache {
     pub heads: usize,
     /// Columns of keys.
     pub dim: usize,
-    /// Columns of values.
+    /// Columns of values; not 0 if `dim` is.
     pub value_dim: usize,
     /// Keys of each head that there is room for.
     pub capacity: usize,
@@ -70,7 +70,9 @@ pub struct subquad_cache {
     pub next: u64,
     /// Written by the library: position of the oldest key that may go.
     pub first: u64,
-    /// Written by the library: the capacity so far. Until the ring is full it may grow: a longer table, a larger capacity.
+    /// Written by the library: the capacity so far. Until a row is written for a second time `capacity` may be another, with a
+    /// table of another length; without a table only of one head, or before anything is appended. SUBQUAD_E_MISMATCH
+    /// otherwise.
     pub turned: usize,
     /// Written by the library: the largest Euclidean distance of a stored key from what was appended, turned in
     /// real numbers.

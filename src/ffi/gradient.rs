@@ -4,15 +4,15 @@ use super::attention::{bytes_of, Call, Plan};
 use super::types::{subquad_gradients, subquad_upstream};
 use super::{slice_mut, status, Extent};
 use super::{subquad_attention, subquad_report, subquad_shape, subquad_tensor};
-use crate::attention::{Gradient, Gradients, Tasks, Upstream};
+use crate::attention::{Gradient, Gradients, Saved, Tasks, Upstream};
 use crate::error::Error;
 use crate::view::Layout;
 use core::ffi::c_void;
 
 /// The gradient of subquad_attention_forward, of the same rules, from that of its outputs.
 ///
-/// Scores are computed again; `upstream` has the output and the log-sum-exp of the forward call, and what comes back for
-/// them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
+/// Scores are computed again; `upstream` has the output and the log-sum-exp (or partials) of the forward call, and what
+/// comes back for them. Gradients go to whatever of `gradients` is not null, and are overwritten; that of the bias has the bias's shape,
 /// where an axis of 1 is a sum. A key that is hidden gets nothing; a row that sees no key gives zeros; a row with anything
 /// that is not finite makes NaN of the gradients of all it sees. Every sum has one order, so bits depend on the arithmetic
 /// class only. Problems and key heads (with their query heads) are independent but for a bias that they share:
@@ -24,7 +24,7 @@ use core::ffi::c_void;
 /// Cost: 6 dim + 4 value_dim flops and one exponential per query and key. No allocation, no thread, no lock.
 ///
 /// Returns SUBQUAD_OK, or, with nothing written, the errors of subquad_attention_forward, where `upstream` are inputs
-/// (d_lse may be null) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
+/// (d_lse may be null, and lse or partials) and `gradients` outputs; SUBQUAD_E_SHAPE also for a gradient of a bias or of sink logits that the
 /// rules do not have.
 ///
 /// # Safety
@@ -82,11 +82,20 @@ impl<'a> Plan<'a> {
 }
 
 impl subquad_upstream {
+    /// Partials, or the log-sum-exp where there are none.
+    const fn saved(&self) -> subquad_tensor {
+        if self.partials.data.is_null() {
+            self.lse
+        } else {
+            self.partials
+        }
+    }
+
     pub(super) fn extents(&self) -> Result<[Extent; 4], Error> {
         Ok([
             self.out.extent()?,
             self.d_out.extent()?,
-            self.lse.extent()?,
+            self.saved().extent()?,
             self.d_lse.optional_extent()?,
         ])
     }
@@ -99,7 +108,11 @@ impl subquad_upstream {
             Ok(Upstream {
                 out: self.out.view()?,
                 d_out: self.d_out.view()?,
-                lse: self.lse.view()?,
+                saved: if self.partials.data.is_null() {
+                    Saved::Lse(self.lse.view()?)
+                } else {
+                    Saved::Partials(self.partials.view()?)
+                },
                 d_lse: self.d_lse.optional_view()?,
             })
         }

@@ -200,6 +200,7 @@ impl From<Report> for subquad_report {
             isa: report.isa.number(),
             masked_rows: report.masked_rows,
             non_finite_rows: report.non_finite_rows,
+            imprecise_rows: report.imprecise_rows,
             repeated_blocks: report.repeated_blocks,
             bound: report.bound.value,
             bound_failure: report.bound.failure,

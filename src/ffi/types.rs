@@ -181,10 +181,15 @@ pub struct subquad_upstream {
     pub out: subquad_tensor,
     /// Its gradient, value_dim columns.
     pub d_out: subquad_tensor,
-    /// Log-sum-exp, 1 column.
+    /// Log-sum-exp, 1 column; not read where there are partials. Its rounding grows with its size and goes into every
+    /// probability: see imprecise_rows of the report.
     pub lse: subquad_tensor,
-    /// Its gradient, 1 column. Null data: nothing depends on it.
+    /// The gradient of the log-sum-exp, 1 column. Null data: nothing depends on it.
     pub d_lse: subquad_tensor,
+    /// Partials, SUBQUAD_PARTIAL_HEAD + value_dim columns, of which the first two are read: exact however far from 0 scores
+    /// are. Without sink logits their columns from SUBQUAD_PARTIAL_HEAD on are the output, so that `out` may lie in them.
+    /// Null data: lse is used.
+    pub partials: subquad_tensor,
 }
 
 /// Where gradients go. Null: not wanted; at least one is, or SUBQUAD_E_NULL.
@@ -214,9 +219,12 @@ pub struct subquad_report {
     pub isa: i32,
     /// Rows that saw no key.
     pub masked_rows: usize,
-    /// Rows with a non-finite score or value among the keys they saw; they are NaN (one bit pattern), other rows are
-    /// not touched by it.
+    /// Rows with a non-finite score (before a soft-cap, too) or value among the keys they saw; they are NaN (one bit
+    /// pattern), other rows are not touched by it.
     pub non_finite_rows: usize,
+    /// Rows of a gradient whose log-sum-exp is so far from 0 (beyond 2^14) that its rounding alone may move their
+    /// probabilities by more than 2^-8 of themselves. Save partials for the way back instead: see subquad_upstream.
+    pub imprecise_rows: usize,
     /// Blocks of queries that were run a second time because their scores spread over more than 100 powers of two.
     pub repeated_blocks: usize,
     /// Largest absolute error of any output entry; infinity where no promise was asked for, as with every function but the

@@ -1,6 +1,9 @@
 //! What the gradient of attention adds to the two tiles of `tile`: probabilities from the saved log-sum-exp, and sums over
 //! the queries.
 //!
+//! Where the sums of the forward call were saved as they are, `lse` is the reference of its weights, and so are what is
+//! called probabilities here: they still have to be divided by their sum, which the caller does to the output's gradient.
+//!
 //! Probabilities and the gradients of the scores are made with lanes that are queries, and read back one number at a time:
 //! the sums over queries have lanes that are columns. Each of their numbers is one chain over the queries in order.
 
@@ -8,8 +11,9 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::elementary::tanh;
+use super::softmax::finite_or_nan;
 use super::tile::{finished_scores, get, put, query_vectors, Finish};
-use super::weight::power_of_two;
+use super::weight::fraction;
 use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
 
@@ -57,7 +61,7 @@ fn masked_gradients<S: Simd<f32>, const NQ: usize>(s: S, p: &mut [f32], ds: &mut
         let (mut x, mut y) = (get::<S, NQ>(s, p), get::<S, NQ>(s, ds));
         for n in 0..NQ {
             let hidden = s.equal(x[n], s.splat(f32::NEG_INFINITY));
-            x[n] = power_of_two(s, s.sub(x[n], lse[n]));
+            x[n] = fraction(s, s.sub(x[n], lse[n]));
             y[n] = s.mul(x[n], s.sub(y[n], delta[n]));
             x[n] = s.select(hidden, s.splat(0.0), x[n]);
             y[n] = s.select(hidden, s.splat(0.0), y[n]);
@@ -90,7 +94,7 @@ fn probabilities<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lse: &[f
     for p in tile.chunks_exact_mut(NQ * S::LANES) {
         let mut x = get::<S, NQ>(s, p);
         for n in 0..NQ {
-            x[n] = power_of_two(s, s.sub(x[n], lse[n]));
+            x[n] = fraction(s, s.sub(x[n], lse[n]));
         }
         put(s, &x, p);
     }
@@ -128,12 +132,13 @@ fn slopes<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], p: &[f32], delt
     }
 }
 
-/// Soft-cap of every score as [`cap`](super::softmax::cap) makes it, and its derivative: `slope = 1 - tanh(x / cap)^2`.
+/// Soft-cap of every score as [`cap`](super::softmax::cap) makes it, and its derivative: `slope = 1 - tanh(x / cap)^2`, NaN
+/// where the score is not finite.
 #[inline(always)]
 pub fn cap_and_slope<S: Simd<f32>>(s: S, tile: &mut [f32], slope: &mut [f32], cap: f32) {
     let (cap, inverse, one) = (s.splat(cap), s.splat(1.0 / cap), s.splat(1.0));
     for (x, slope) in tile.chunks_exact_mut(S::LANES).zip(slope.chunks_exact_mut(S::LANES)) {
-        let t = tanh(s, s.mul(s.load(x), inverse));
+        let t = tanh(s, s.mul(finite_or_nan(s, s.load(x)), inverse));
         s.store(s.mul(t, cap), x);
         // In two factors: near the cap, where t is almost 1, the first is exact.
         s.store(s.mul(s.sub(one, t), s.add(one, t)), slope);

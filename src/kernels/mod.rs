@@ -70,9 +70,9 @@ pub(crate) fn weight_of(x: f32, max: f32) -> f32 {
     w
 }
 
-/// `2^x` on one number, as a probability is made.
+/// `2^x` on one number, as a probability is made: 1 at most.
 pub(crate) fn probability_of(x: f32) -> f32 {
-    let [p] = weight::power_of_two(Emu::<1>, [x]);
+    let [p] = weight::fraction(Emu::<1>, [x]);
     p
 }
 

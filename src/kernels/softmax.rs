@@ -38,12 +38,19 @@ impl Lanes<'_> {
     }
 }
 
-/// Soft-cap: `cap * tanh(x / cap)`, in whatever base `x` and `cap` are.
+/// `x`, or NaN where it is infinite.
+#[inline(always)]
+pub fn finite_or_nan<S: Simd<f32>>(s: S, x: S::V) -> S::V {
+    s.mul_add(x, s.splat(0.0), x)
+}
+
+/// Soft-cap: `cap * tanh(x / cap)`, in whatever base `x` and `cap` are; NaN where the score is not finite, which a tanh of 1
+/// would hide.
 #[inline(always)]
 pub fn cap<S: Simd<f32>>(s: S, tile: &mut [f32], cap: f32) {
     let (cap, inverse) = (s.splat(cap), s.splat(1.0 / cap));
     for part in tile.chunks_exact_mut(S::LANES) {
-        let x = s.load(part);
+        let x = finite_or_nan(s, s.load(part));
         s.store(s.mul(tanh(s, s.mul(x, inverse)), cap), part);
     }
 }

@@ -46,11 +46,11 @@ fn near_weight<S: Simd<f32>>(s: S, x: S::V, c: S::V) -> S::V {
     s.mul(power(s, r), s.exponent(t))
 }
 
-/// `2^x`: exact 0 below `-`[`CUT`], infinity from 128 on, NaN for NaN.
+/// `2^x` of a part of a whole: exact 0 below `-`[`CUT`], 1 from 0 on, NaN for NaN.
 #[inline(always)]
-pub fn power_of_two<S: Simd<f32>>(s: S, x: S::V) -> S::V {
+pub fn fraction<S: Simd<f32>>(s: S, x: S::V) -> S::V {
     let cut = s.splat(-CUT);
-    let near = s.max(cut, s.min(s.splat(128.0), x));
+    let near = s.max(cut, s.min(s.splat(0.0), x));
     s.select(s.less(x, cut), s.splat(0.0), near_weight(s, near, s.splat(f32::MAGIC)))
 }
 

@@ -11,12 +11,17 @@ pub struct Axis {
 
 /// Elements from the first to one past the last that the axes reach; 0 if any axis is empty.
 pub const fn span(axes: &[Axis]) -> Result<usize, Error> {
-    let mut last = 0usize;
+    // First, as then no other axis is walked, however long.
     let mut rest = axes;
     while let [axis, tail @ ..] = rest {
         if axis.len == 0 {
             return Ok(0);
         }
+        rest = tail;
+    }
+    let mut last = 0usize;
+    let mut rest = axes;
+    while let [axis, tail @ ..] = rest {
         let Some(reach) = (axis.len - 1).checked_mul(axis.stride) else {
             return Err(Error::Overflow);
         };
@@ -79,4 +84,23 @@ pub const fn disjoint<const N: usize>(mut axes: [Axis; N]) -> Result<(), Error> 
         rest = tail;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_nothing_whichever_axis_is_empty() {
+        let long = Axis {
+            len: 3,
+            stride: usize::MAX,
+        };
+        for empty in 0..3 {
+            let mut axes = [long; 3];
+            axes[empty].len = 0;
+            assert_eq!((span(&axes), disjoint(axes)), (Ok(0), Ok(())));
+        }
+        assert_eq!(span(&[long; 3]), Err(Error::Overflow));
+    }
 }

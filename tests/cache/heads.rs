@@ -1,7 +1,7 @@
 //! Twelve heads of a real network, stored in fewer bits, against f64 on the numbers as they were.
 
 use crate::memory::{append, attend, forward, Rooms};
-use std::path::Path;
+use crate::numbers::read_npy;
 use subquad::attention::CacheShape;
 use subquad::{Format, Isa};
 
@@ -21,13 +21,6 @@ const HEADS: [&str; 12] = [
 ];
 const ROWS: usize = 512;
 const DIM: usize = 32;
-
-fn read(name: &str) -> Vec<f32> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let numbers = &bytes[bytes.len() - 4 * ROWS * DIM..];
-    numbers.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
-}
 
 /// Attention in f64.
 fn exact(q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
@@ -50,7 +43,7 @@ fn exact(q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
 fn errors_stay_below_their_bounds_on_real_heads() {
     let data: Vec<[Vec<f32>; 3]> = HEADS
         .iter()
-        .map(|head| ["q", "k", "v"].map(|x| read(&format!("{head}_{x}.npy"))))
+        .map(|head| ["q", "k", "v"].map(|x| read_npy(&format!("tests/data/{head}_{x}.npy")).0))
         .collect();
     let answers: Vec<Vec<f64>> = data.iter().map(|[q, k, v]| exact(q, k, v)).collect();
     let s = CacheShape {

@@ -6,7 +6,11 @@ mod rotary;
 mod saved;
 mod soak;
 
-use memory::{append, attend, forward, noise, pairs, run, Room, Rooms};
+#[path = "../reference/numbers.rs"]
+mod numbers;
+
+use memory::{append, attend, forward, pairs, run, Room, Rooms};
+use numbers::noise;
 use subquad::attention::{Cache, CacheShape, Decode, Exact, Store};
 use subquad::{Error, Format, Isa, MatRef, TensorRef};
 
@@ -191,6 +195,36 @@ fn a_host_keeps_the_progress_and_may_add_pages() {
 }
 
 #[test]
+fn rows_that_would_move_are_no_progress() {
+    let small = CacheShape {
+        capacity: 2,
+        kept: 0,
+        ..SHAPE
+    };
+    for heads in [1, 2] {
+        let (small, large) = (
+            CacheShape { heads, ..small },
+            CacheShape {
+                heads,
+                capacity: 4,
+                ..small
+            },
+        );
+        let mut rooms = Rooms::new([Format::F32; 2], large);
+        let empty = rooms.cache(small).progress();
+        rooms.cache(large).resume(empty).unwrap();
+        let mut cache = rooms.cache(small);
+        let (k, v) = (noise(13, heads * 2 * SHAPE.dim), noise(14, heads * 2 * SHAPE.value_dim));
+        append(&mut cache, &k, &v).unwrap();
+        let progress = cache.progress();
+        rooms.cache(small).resume(progress).unwrap();
+        // The rows of one head stay where they are, though it is full; the second head of a larger cache begins elsewhere.
+        let wanted = if heads == 1 { Ok(()) } else { Err(Error::Mismatch) };
+        assert_eq!(rooms.cache(large).resume(progress), wanted);
+    }
+}
+
+#[test]
 fn bad_calls_are_refused_and_change_nothing() {
     let s = CacheShape {
         heads: 2,
@@ -266,6 +300,14 @@ fn bad_calls_are_refused_and_change_nothing() {
             Some(error)
         );
     }
+    // There would be no end to such rows.
+    let none = CacheShape {
+        dim: 0,
+        value_dim: 0,
+        ..s
+    };
+    let cache = Cache::new(none, Store::F32(&mut []), Store::F32(&mut []));
+    assert_eq!(cache.err(), Some(Error::Shape));
     let full = CacheShape { kept: 6, ..s };
     assert_eq!(
         Rooms::new([Format::F32; 2], s).cache(full).with_sliding().err(),

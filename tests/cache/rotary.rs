@@ -1,6 +1,7 @@
 //! Caches that turn their keys: against attention in f64 over keys that are turned in f64.
 
-use crate::memory::{append, noise, pairs, run, Answer, Rooms};
+use crate::memory::{append, pairs, run, Answer, Rooms};
+use crate::numbers::noise;
 use subquad::attention::{Cache, CacheShape, Loss, Offset, Pairing, Partial, Positions, Rotary, Rules};
 use subquad::{Error, Format, MatMut, TensorRef};
 
@@ -69,7 +70,7 @@ fn attend(cache: &Cache<'_>, rules: Rules<'_>, loss: Loss, q: &[f32]) -> Answer 
     let plan = cache.decode(1, 1).unwrap().with_rules(rules).unwrap();
     let plan = plan.with_loss(loss).with_bound();
     let q = TensorRef::new(q, [1, 1, 1, SHAPE.dim]).unwrap();
-    run(&plan, [1, SHAPE.value_dim], |outputs, scratch| {
+    run(plan.need(), [1, SHAPE.value_dim], |outputs, scratch| {
         cache.attend(&plan, q, outputs, scratch)
     })
 }

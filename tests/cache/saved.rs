@@ -1,6 +1,7 @@
 //! Saved caches: what comes back, and what is refused.
 
-use crate::memory::{append, attend, noise, pairs, Rooms};
+use crate::memory::{append, attend, pairs, Rooms};
+use crate::numbers::noise;
 use subquad::attention::{Cache, CacheShape};
 use subquad::{Error, Format, Isa};
 
@@ -131,9 +132,10 @@ fn whole_bytes_of_something_else_are_refused() {
 
     // Whoever signs nonsense is not believed either. The first key begins at 104, its scale at 109, the value at 113.
     type Change = fn(&mut [u8]);
-    let nonsense: [(&str, Change, Error); 8] = [
+    let nonsense: [(&str, Change, Error); 9] = [
         ("version", |b| b[8] = 1, Error::Corrupt),
         ("kind", |b| b[12] = 9, Error::Corrupt),
+        ("an integer that is never written", |b| b[104] = 0x80, Error::NonFinite),
         (
             "an infinite scale",
             |b| b[109..113].copy_from_slice(&f32::INFINITY.to_le_bytes()),

@@ -1,6 +1,7 @@
 //! Appending and evicting for a long time, beside a model that is a list. A million steps with `SUBQUAD_LONG=1`.
 
-use crate::memory::{append, attend, noise, Rooms};
+use crate::memory::{append, attend, Rooms};
+use crate::numbers::noise;
 use std::collections::VecDeque;
 use subquad::attention::CacheShape;
 use subquad::{Error, Format, Isa};

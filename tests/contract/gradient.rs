@@ -25,7 +25,16 @@ pub fn upstream(m: &Memory) -> subquad_upstream {
         d_out: behind(Region::K, SHAPE.value_dim),
         lse: behind(Region::V, 1),
         d_lse: behind(Region::Floats, 1),
+        partials: tensor(null(), [0; 4]),
     }
+}
+
+/// Partials in place of the log-sum-exp.
+fn save_partials(a: &mut Forward) {
+    let rows = [SHAPE.batch, SHAPE.query_heads, SHAPE.queries];
+    let width = SHAPE.value_dim + SUBQUAD_PARTIAL_HEAD;
+    a.upstream.partials = tensor(a.upstream.lse.data, [rows[0], rows[1], rows[2], width]);
+    a.upstream.lse.data = null();
 }
 
 /// Gradients in the regions of outputs; those of bias and sinks are not wanted, as rows take these rules away.
@@ -75,6 +84,7 @@ pub fn gradient_rows() -> Vec<Row<Forward>> {
         }),
         Case(Null, "lse", Refused(SUBQUAD_E_NULL), |a| a.upstream.lse.data = null()),
         Case(Null, "d_lse is nothing", Runs, |a| a.upstream.d_lse.data = null()),
+        Case(Null, "lse beside partials", Runs, save_partials),
         Case(Null, "every gradient", Refused(SUBQUAD_E_NULL), |a| {
             let to = &mut a.gradients;
             (to.q.data, to.k.data, to.v.data) = (null_mut(), null_mut(), null_mut());
@@ -103,6 +113,10 @@ pub fn gradient_rows() -> Vec<Row<Forward>> {
         }),
         Case(Misaligned, "lse", Refused(SUBQUAD_E_MISALIGNED), |a| {
             a.upstream.lse.data = a.upstream.lse.data.wrapping_byte_add(2)
+        }),
+        Case(Misaligned, "partials", Refused(SUBQUAD_E_MISALIGNED), |a| {
+            save_partials(a);
+            a.upstream.partials.data = a.upstream.partials.data.wrapping_byte_add(2)
         }),
         Case(Misaligned, "dk", Refused(SUBQUAD_E_MISALIGNED), |a| {
             a.gradients.k.data = a.gradients.k.data.wrapping_byte_add(1)
@@ -144,6 +158,10 @@ pub fn gradient_rows() -> Vec<Row<Forward>> {
         Case(Overlap, "dk and d_lse", Refused(SUBQUAD_E_OVERLAP), |a| {
             a.gradients.k.data = a.upstream.d_lse.data.cast_mut()
         }),
+        Case(Overlap, "dk and partials", Refused(SUBQUAD_E_OVERLAP), |a| {
+            save_partials(a);
+            a.gradients.k.data = a.upstream.partials.data.cast_mut()
+        }),
         Case(Overlap, "dk and dv", Refused(SUBQUAD_E_OVERLAP), |a| {
             a.gradients.k.data = a.gradients.v.data.wrapping_add(9)
         }),
@@ -178,6 +196,15 @@ pub fn gradient_rows() -> Vec<Row<Forward>> {
         Case(HeadsNotDivisible, "lse of other rows", Refused(SUBQUAD_E_SHAPE), |a| {
             a.upstream.lse.rows = 2
         }),
+        Case(
+            HeadsNotDivisible,
+            "partials of other columns",
+            Refused(SUBQUAD_E_SHAPE),
+            |a| {
+                save_partials(a);
+                a.upstream.partials.cols = 1
+            },
+        ),
         Case(HeadsNotDivisible, "the whole bias's", Refused(SUBQUAD_E_SHAPE), |a| {
             a.gradients.bias = tensor_mut(a.outputs.scores.data, [2, 4, 3, 5])
         }),

@@ -1,5 +1,6 @@
 //! A call with its data: what the contract calls inputs and attributes, owned, in the 4-D layout.
 
+use super::numbers::noise;
 use subquad::attention::{Offset, Rules, Segments, Shape};
 use subquad::TensorRef;
 
@@ -64,18 +65,6 @@ pub struct Case {
 /// One head.
 pub fn head(queries: usize, keys: usize, dim: usize, value_dim: usize) -> Shape {
     Shape::head(queries, keys, dim, value_dim)
-}
-
-/// `n` numbers in [-1, 1), the same on every machine: SplitMix64, the upper 24 bits of each word.
-pub fn noise(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 impl Case {

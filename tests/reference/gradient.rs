@@ -2,7 +2,7 @@
 //! the error are those in the documentation of `attention::Gradient`.
 
 use super::case::Case;
-use super::model::{gamma, Answer, Near, TINY, UNIT, WEIGHT};
+use super::model::{gamma, Answer, Near, UNIT, WEIGHT};
 
 /// What comes back for a forward call: gradients of its outputs.
 #[derive(Clone, Debug)]
@@ -23,7 +23,19 @@ pub struct Slopes {
     pub non_finite_rows: usize,
 }
 
-/// A sum on its way: value, sum of magnitudes, sum of the errors of the terms, number of terms.
+/// What the forward call kept for the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Lse,
+    Partials,
+}
+
+/// What falls below the smallest normal number.
+const SUBNORMAL: f64 = 1.401_298_464_324_817e-45;
+/// Probabilities that may be cut.
+const CUT: f64 = 1.577_721_810_442_024e-30;
+
+/// A sum on its way: value, sum of magnitudes as computed, sum of the errors of the terms, number of terms.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     value: f64,
@@ -33,20 +45,35 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, term: f64, error: f64) {
-        self.value += term;
-        self.size += term.abs();
-        self.error += error;
+    /// A term that is a product of `x` and `by`, which is as it is.
+    fn add(&mut self, x: Near, by: f64) {
+        self.value += x.value * by;
+        self.size += most(x) * by.abs();
+        self.error += x.error * by.abs();
         self.terms += 1;
     }
 
-    /// The sum times `scale`, with three roundings for the scale and its product.
-    fn near(&self, scale: f64) -> Near {
+    /// The sum after its terms and `more` have been rounded.
+    fn near(&self, more: usize) -> Near {
         Near {
-            value: scale * self.value,
-            error: scale * (self.error + gamma(self.terms + 4) * (self.size + self.error)) + self.terms as f64 * TINY,
+            value: self.value,
+            error: self.error + gamma(self.terms + more) * self.size + self.terms as f64 * SUBNORMAL,
         }
     }
+
+    /// That times a scale: two roundings of its own, and the product's.
+    fn scaled(&self, scale: f64) -> Near {
+        let Near { value, error } = self.near(4);
+        Near {
+            value: scale * value,
+            error: scale * error + SUBNORMAL,
+        }
+    }
+}
+
+/// A number as large as it may have been computed.
+fn most(x: Near) -> f64 {
+    x.value.abs() + x.error
 }
 
 struct Sums {
@@ -64,7 +91,10 @@ struct Row {
     i: usize,
     /// Of the row among all rows.
     n: usize,
+    kept: Kept,
     lse: Near,
+    /// The largest score, and the log of the sum relative to it.
+    sums: (f64, Near),
     delta: Near,
 }
 
@@ -80,7 +110,7 @@ impl Case {
     }
 
     /// The gradients, row by row.
-    pub fn slopes(&self, back: &Back) -> Slopes {
+    pub fn slopes(&self, back: &Back, kept: Kept) -> Slopes {
         let s = &self.shape;
         let answer = self.answer();
         let sums = |n: usize| vec![Sum::default(); n];
@@ -98,49 +128,54 @@ impl Case {
         for b in 0..s.batch {
             for h in 0..s.query_heads {
                 for i in 0..s.queries {
-                    let row = self.upstream(b, h, i, back, &answer);
+                    let row = self.upstream([b, h, i], back, &answer, kept);
                     let spoiled = self.row_back(&row, back, &mut to);
                     slopes.non_finite_rows += usize::from(spoiled);
                 }
             }
         }
         let scale = self.scale.map_or(1.0 / (s.dim.max(1) as f64).sqrt(), f64::from);
-        let near = |sums: &[Sum], scale: f64| sums.iter().map(|x| x.near(scale)).collect();
-        slopes.q = near(&to.q, scale);
-        slopes.k = near(&to.k, scale);
-        slopes.v = near(&to.v, 1.0);
-        slopes.bias = near(&to.bias, 1.0);
-        slopes.sinks = near(&to.sinks, 1.0);
+        let near = |sums: &[Sum], f: &dyn Fn(&Sum) -> Near| sums.iter().map(f).collect();
+        slopes.q = near(&to.q, &|x| x.scaled(scale));
+        slopes.k = near(&to.k, &|x| x.scaled(scale));
+        slopes.v = near(&to.v, &|x| x.near(2));
+        slopes.bias = near(&to.bias, &|x| x.near(0));
+        slopes.sinks = near(&to.sinks, &|x| x.near(0));
         slopes
     }
 
-    /// Log-sum-exp and delta of a row, as f32 would have them.
-    fn upstream(&self, b: usize, h: usize, i: usize, back: &Back, answer: &Answer) -> Row {
+    /// What a row's gradient is made with, as f32 would have it.
+    fn upstream(&self, [b, h, i]: [usize; 3], back: &Back, answer: &Answer, kept: Kept) -> Row {
         let s = &self.shape;
         let n = (b * s.query_heads + h) * s.queries + i;
-        let mut delta = Sum::default();
+        let (mut value, mut size, mut error) = (0.0, 0.0, 0.0);
         for c in n * s.value_dim..(n + 1) * s.value_dim {
             let (out, d) = (answer.out[c], f64::from(back.d_out[c]));
-            delta.add(out.value * d, out.error * d.abs());
+            value += out.value * d;
+            size += most(out) * d.abs();
+            error += out.error * d.abs();
         }
-        let d_lse = back.d_lse.as_ref().map_or(0.0, |d| f64::from(d[n]));
-        let mut delta = delta.near(1.0);
-        delta.value -= d_lse;
-        delta.error += UNIT * (delta.value.abs() + delta.error);
-        Row {
+        value -= back.d_lse.as_ref().map_or(0.0, |d| f64::from(d[n]));
+        error += gamma(s.value_dim.div_ceil(16) + 5) * size;
+        error += 2.0 * UNIT * (value.abs() + error);
+        let mut row = Row {
             b,
             h,
             i,
             n,
+            kept,
             lse: answer.lse[n],
-            delta,
-        }
+            sums: answer.sums[n],
+            delta: Near { value, error },
+        };
+        row.delta.error += row.subnormal() * (s.value_dim + 1) as f64;
+        row
     }
 
     /// What one row gives to all sums; whether it is not finite.
     fn row_back(&self, row: &Row, back: &Back, to: &mut Sums) -> bool {
         let s = &self.shape;
-        let &Row { b, h, i, n, lse, delta } = row;
+        let &Row { b, h, i, n, delta, .. } = row;
         let kv = b * s.kv_heads + h / (s.query_heads / s.kv_heads);
         let (q, d_out) = (
             &self.q[n * s.dim..][..s.dim],
@@ -148,20 +183,19 @@ impl Case {
         );
         let seen: Vec<usize> = (0..s.keys).filter(|&j| self.sees(b, h, i, j)).collect();
         let numbers = q.iter().chain(d_out).map(|&x| f64::from(x));
-        let numbers = numbers.chain([lse.value, delta.value]);
+        let numbers = numbers.chain([row.lse.value, delta.value]);
         let finite = numbers.clone().all(f64::is_finite) || seen.is_empty() && self.sink_logits.is_none();
         let spoil = if finite { 0.0 } else { f64::NAN };
         if let (Some(logits), Some(sum)) = (&self.sink_logits, to.sinks.get_mut(h)) {
             let logit = f64::from(logits[h]);
-            let p = probability(
-                Near {
-                    value: logit,
-                    error: 2.0 * UNIT * logit.abs(),
-                },
-                lse,
-            );
-            let error = p.error * (delta.value.abs() + delta.error) + p.value * delta.error;
-            sum.add(spoil - p.value * delta.value, error);
+            let score = Near {
+                value: logit,
+                error: 2.0 * UNIT * logit.abs(),
+            };
+            let nothing = Near { value: 0.0, error: 0.0 };
+            let mut ds = gradient(row.probability(score), nothing, delta);
+            ds.value += spoil;
+            sum.add(ds, 1.0);
         }
         for &j in &seen {
             let key = kv * s.keys + j;
@@ -170,48 +204,89 @@ impl Case {
                 &self.v[key * s.value_dim..][..s.value_dim],
             );
             let [raw, _, score] = self.score(b, h, i, j);
-            let p = probability(score, lse);
-            let mut product = Sum::default();
-            d_out
-                .iter()
-                .zip(v)
-                .for_each(|(&d, &v)| product.add(f64::from(d) * f64::from(v), 0.0));
-            let product = product.near(1.0);
-            let (gap, gap_error) = (product.value - delta.value, product.error + delta.error);
-            let mut ds = Near {
-                value: p.value * gap + spoil,
-                error: p.error * (gap.abs() + gap_error) + p.value * gap_error + 2.0 * UNIT * (p.value * gap).abs(),
-            };
+            let mut p = row.probability(score);
+            let product = row.product(d_out, v);
+            let mut ds = gradient(p, product, delta);
+            ds.value += spoil;
             if let Some(bias) = &self.bias {
-                to.bias[bias.index(b, h, i, j)].add(ds.value, ds.error);
+                to.bias[bias.index(b, h, i, j)].add(ds, 1.0);
             }
             if self.cap > 0.0 {
-                let cap = f64::from(self.cap);
-                let t = (raw.value / cap).tanh();
-                let (slope, off) = (1.0 - t * t, 2.0 * (raw.error / cap + 8.0 * UNIT * t.abs()) + 4.0 * UNIT);
-                ds.error = ds.error * (slope + off) + ds.value.abs() * (off + UNIT);
-                ds.value *= slope;
+                ds = through_cap(ds, raw, f64::from(self.cap));
             }
             for c in 0..s.dim {
                 let (q, k) = (f64::from(q[c]), f64::from(k[c]));
-                to.q[n * s.dim + c].add(ds.value * k, ds.error * k.abs());
-                to.k[key * s.dim + c].add(ds.value * q, ds.error * q.abs());
+                to.q[n * s.dim + c].add(ds, k);
+                to.k[key * s.dim + c].add(ds, q);
             }
+            p.value += spoil;
             for (c, &d) in d_out.iter().enumerate() {
-                let d = f64::from(d);
-                to.v[key * s.value_dim + c].add(p.value * d + spoil, p.error * d.abs());
+                to.v[key * s.value_dim + c].add(p, f64::from(d));
             }
         }
         !finite && !seen.is_empty()
     }
 }
 
-/// `exp(score - lse)`: the errors of both, of the product of lse with log2 e, of the difference, and of 2^x.
-fn probability(score: Near, lse: Near) -> Near {
-    let x = score.value - lse.value;
-    let off = score.error + lse.error + UNIT * (2.0 * lse.value.abs() + x.abs()) + WEIGHT;
+impl Row {
+    /// What falls below the smallest normal number, with partials after division by the sum.
+    fn subnormal(&self) -> f64 {
+        match self.kept {
+            Kept::Lse => SUBNORMAL,
+            // The reference is no lower than the largest score.
+            Kept::Partials => SUBNORMAL * self.sums.1.value.exp(),
+        }
+    }
+
+    fn probability(&self, score: Near) -> Near {
+        let (top, log) = self.sums;
+        // From the largest score, as the log-sum-exp of large ones has lost its fraction.
+        let x = (score.value - top) - log.value;
+        let off = match self.kept {
+            Kept::Lse => self.lse.error + UNIT * (2.0 * self.lse.value.abs() + x.abs()),
+            // The reference is the next power of two from the largest score on.
+            Kept::Partials => log.error + UNIT * (1.0 + (score.value - top).abs() + std::f64::consts::LN_2),
+        };
+        let h = score.error + off + WEIGHT;
+        Near {
+            value: x.exp(),
+            error: x.exp() * h.exp_m1() + CUT,
+        }
+    }
+
+    /// The gradient of the output times a value.
+    fn product(&self, d_out: &[f32], v: &[f32]) -> Near {
+        let (mut value, mut size, mut values) = (0.0, 0.0, 0.0);
+        for (&d, &v) in d_out.iter().zip(v) {
+            value += f64::from(d) * f64::from(v);
+            size += (f64::from(d) * f64::from(v)).abs();
+            values += f64::from(v).abs();
+        }
+        let lost = self.subnormal() * (v.len() as f64 + values);
+        Near {
+            value,
+            error: gamma(v.len() + 1) * size + lost,
+        }
+    }
+}
+
+/// `p * (product - delta)`: the errors of all three, and two roundings.
+fn gradient(p: Near, product: Near, delta: Near) -> Near {
+    let value = product.value - delta.value;
+    let off = product.error + delta.error;
+    let gap = value.abs() + off;
     Near {
-        value: x.exp(),
-        error: x.exp() * off.exp_m1() + TINY,
+        value: p.value * value,
+        error: p.error * gap + p.value * off + gamma(2) * most(p) * gap + SUBNORMAL,
+    }
+}
+
+/// `ds * (1 - tanh^2)` of a score before the cap.
+fn through_cap(ds: Near, raw: Near, cap: f64) -> Near {
+    let t = (raw.value / cap).tanh();
+    let (slope, off) = (1.0 - t * t, 0.77 * raw.error / cap + 8.0 * UNIT);
+    Near {
+        value: ds.value * slope,
+        error: ds.error * (slope + off) + ds.value.abs() * off + UNIT * most(ds) * (slope + off) + SUBNORMAL,
     }
 }

@@ -10,10 +10,12 @@ mod case;
 mod check;
 mod gradient;
 mod model;
+mod numbers;
 mod random;
 
 pub use call::{odd_scratch, Layout, Run, STAGES, UNWRITTEN};
-pub use case::{head, noise, Case, Grid};
+pub use case::{head, Case, Grid};
 pub use check::{bits, conforms, same_bits, values_without_payload};
-pub use gradient::{Back, Slopes};
+pub use gradient::{Back, Kept, Slopes};
 pub use model::{Answer, Near, UNIT};
+pub use numbers::{noise, read_npy};

@@ -4,7 +4,7 @@
 //!
 //! * a product q.k: the scale carries five roundings (root, division, log2 e, its product, the product with q), the
 //!   chain over `dim` as many as `dim`, leaving base 2 two more: `gamma(dim + 7) scale sum |q_c k_c|`.
-//! * the cap: tanh does not enlarge errors of its argument; four roundings of the argument cost at most as much
+//! * the cap: NaN where the product is not finite; tanh does not enlarge errors of its argument; four roundings of the argument cost at most as much
 //!   relative to the result (t sech^2 t <= tanh t), tanh itself 2 ULP = 4u, its factor three: 11u, and one to spare.
 //! * bias and slope: two and four roundings of the terms, one for their sum, one for the sum with the score, two for
 //!   leaving base 2.
@@ -53,6 +53,9 @@ impl Near {
 pub struct Answer {
     pub out: Vec<Near>,
     pub lse: Vec<Near>,
+    /// What the log-sum-exp is the sum of: the largest score, and the log of the sum relative to it, whose error is that of
+    /// the sum alone.
+    pub sums: Vec<(f64, Near)>,
     /// Scores raw, capped, biased, softmax.
     pub scores: [Vec<Near>; 4],
     pub masked_rows: usize,
@@ -133,8 +136,13 @@ impl Case {
         let cap = f64::from(self.cap);
         let mut capped = raw;
         if cap > 0.0 {
-            capped.value = cap * (raw.value / cap).tanh();
-            capped.error = if raw.error.is_finite() { raw.error } else { 0.0 } + 12.0 * UNIT * capped.value.abs();
+            // A tanh of 1 would hide what is not finite.
+            capped.value = if raw.value.is_finite() {
+                cap * (raw.value / cap).tanh()
+            } else {
+                f64::NAN
+            };
+            capped.error = raw.error + 12.0 * UNIT * capped.value.abs();
         }
         if !self.sees(b, h, i, j) {
             return [raw, capped, EXACTLY(f64::NEG_INFINITY)];
@@ -177,6 +185,7 @@ impl Case {
         if !seen.iter().all(finite) {
             answer.non_finite_rows += 1;
             answer.lse.push(EXACTLY(f64::NAN));
+            answer.sums.push((f64::NAN, EXACTLY(f64::NAN)));
             answer.out.extend(vec![EXACTLY(f64::NAN); s.value_dim]);
             answer.scores[3].extend(vec![EXACTLY(f64::NAN); s.keys]);
             return;
@@ -189,6 +198,7 @@ impl Case {
         let live: Vec<Near> = seen.iter().map(|&j| scores[j][2]).chain(sink).collect();
         let softmax = Softmax::of(&live);
         answer.lse.push(softmax.lse);
+        answer.sums.push((softmax.top, softmax.log));
         let mut probabilities = vec![EXACTLY(0.0); s.keys];
         for &j in &seen {
             probabilities[j] = softmax.probability(scores[j][2]);
@@ -218,6 +228,8 @@ struct Softmax {
     top: f64,
     sum: f64,
     lse: Near,
+    /// Of the sum.
+    log: Near,
     /// Sum of p_j |e_j|.
     eta: f64,
 }
@@ -236,9 +248,9 @@ impl Softmax {
         let eta: f64 = scores.iter().map(moved).sum();
         // The logarithm, and the reference in base 2 on its way back: five roundings of terms no larger than
         // |lse| + 1 + 2 ln(count).
-        let rounding = gamma(count + 1) + 5.0 * UNIT * (lse.abs() + 1.0 + 2.0 * (count.max(1) as f64).ln());
+        let rounding = 5.0 * UNIT * (lse.abs() + 1.0 + 2.0 * (count.max(1) as f64).ln());
         let error = if eta < 1.0 {
-            -(-eta).ln_1p() + rounding
+            -(-eta).ln_1p() + gamma(count + 1)
         } else {
             f64::INFINITY
         };
@@ -246,7 +258,11 @@ impl Softmax {
             count,
             top,
             sum,
-            lse: Near { value: lse, error },
+            lse: Near {
+                value: lse,
+                error: error + rounding,
+            },
+            log: Near { value: sum.ln(), error },
             eta,
         }
     }

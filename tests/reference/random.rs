@@ -1,6 +1,7 @@
 //! All rules at random.
 
-use super::case::{noise, Case, Grid};
+use super::case::{Case, Grid};
+use super::numbers::noise;
 use subquad::attention::{Offset, Shape};
 
 impl Case {

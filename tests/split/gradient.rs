@@ -3,7 +3,7 @@
 use super::reference::{noise, Case, Grid, Layout, Run, UNWRITTEN};
 use super::{cases, shape, views, Lie};
 use std::mem::MaybeUninit;
-use subquad::attention::{Gradient, Gradients, Shape, Share, Upstream};
+use subquad::attention::{Gradient, Gradients, Saved, Shape, Share, Upstream};
 use subquad::{Error, Isa, Report, Scratch, TensorMut, TensorRef};
 
 /// Memory of all gradients, in which what nobody writes can be told.
@@ -76,7 +76,7 @@ impl<'c> Call<'c> {
         Upstream {
             out: view(&self.forward.out, s.value_dim),
             d_out: view(&self.d_out, s.value_dim),
-            lse: view(&self.forward.lse, 1),
+            saved: Saved::Lse(view(&self.forward.lse, 1)),
             d_lse: None,
         }
     }

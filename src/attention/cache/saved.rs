@@ -111,10 +111,10 @@ impl Cache<'_> {
             rows.chunks_exact(pair_bytes.max(1))
                 .map(|pair| pair.split_at_checked(key_bytes).unwrap_or((&[], &[])))
         };
-        let finite = pairs().all(|(key, value)| self.keys.finite(dim, key) && self.values.finite(value_dim, value));
+        let taken = pairs().all(|(key, value)| self.keys.takes(dim, key) && self.values.takes(value_dim, value));
         let Loss { key, value } = head.progress.loss;
         // No loss is negative either.
-        if !finite || [key, value].iter().any(|x| x.to_bits() >= f32::INFINITY.to_bits()) {
+        if !taken || [key, value].iter().any(|x| x.to_bits() >= f32::INFINITY.to_bits()) {
             return Err(Error::NonFinite);
         }
         self.progress = Progress {
@@ -247,8 +247,8 @@ impl Store<'_> {
         }
     }
 
-    /// Whether a saved row has only finite numbers, and no negative scale.
-    fn finite(&self, cols: usize, from: &[u8]) -> bool {
+    /// Whether a saved row has only numbers that are written: finite ones, no negative scale, no integer beyond 127 of it.
+    fn takes(&self, cols: usize, from: &[u8]) -> bool {
         let halves = |infinite: u16| {
             let mut halves = from.as_chunks::<2>().0.iter().map(|&x| u16::from_le_bytes(x));
             halves.all(|x| x & 0x7fff < infinite)
@@ -262,8 +262,9 @@ impl Store<'_> {
             Store::F16(_) => halves(0x7c00),
             Store::Bf16(_) => halves(0x7f80),
             Store::I8(..) => {
-                let scale = from.get(cols..).and_then(|x| x.first_chunk::<4>());
-                scale.is_some_and(|&x| u32::from_le_bytes(x) < f32::INFINITY.to_bits())
+                let (integers, scale) = from.split_at_checked(cols).unwrap_or((&[], &[]));
+                let scale = scale.first_chunk().map(|&x| u32::from_le_bytes(x));
+                scale.is_some_and(|x| x < f32::INFINITY.to_bits()) && !integers.contains(&0x80)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One block of queries against all its keys, backwards.
 
 use super::gradients::settle;
+use super::upstream::Sums;
 use super::{Gradients, Upstream};
 use crate::attention::block::{all_finite, fill_bias, load, Input, Place};
 use crate::attention::reach::{Cursor, Reach, Run};
@@ -50,13 +51,13 @@ pub(super) struct Panels<'s> {
     value_dim: usize,
     /// Queries, `[panel][dim][lane]`, times scale and log2 e.
     q_t: &'s mut [f32],
-    /// Gradients of the output, `[panel][column][lane]`.
+    /// Gradients of the output, `[panel][column][lane]`, times what makes probabilities of the weights in `p`.
     d_out_t: &'s mut [f32],
     /// Gradients of the queries, `[panel][dim][lane]`, before the scale.
     dq_t: &'s mut [f32],
     /// Queries, `[panel][lane][column]`.
     q_rows: &'s mut [f32],
-    /// Gradients of the output, `[panel][lane][column]`.
+    /// The same, `[panel][lane][column]`.
     d_out_rows: &'s mut [f32],
     /// Scores, then probabilities, of a run of keys: `[panel][key][lane]`.
     p: &'s mut [f32],
@@ -66,9 +67,9 @@ pub(super) struct Panels<'s> {
     bias: &'s mut [f32],
     /// Derivative of the soft-cap; empty without one.
     slope: &'s mut [f32],
-    /// Log-sum-exp in base 2, `[panel][lane]`; NaN where something about the row is not finite.
-    lse: &'s mut [f32],
-    /// The row's `<out, d_out> - d_lse`; NaN as above.
+    /// What scores are measured against, `[panel][lane]`; NaN where something about the row is not finite.
+    level: &'s mut [f32],
+    /// The row's `<out, d_out> - d_lse`, divided like the gradients of its output; NaN as above.
     delta: &'s mut [f32],
     /// 1 for each lane that has seen a key.
     seen: &'s mut [u32],
@@ -122,7 +123,7 @@ impl<'s> Panels<'s> {
             ds: scratch.take(keys.saturating_mul(rows))?,
             bias: scratch.take(if biased { tile } else { 0 })?,
             slope: scratch.take(if capped { tile } else { 0 })?,
-            lse: scratch.take(rows)?,
+            level: scratch.take(rows)?,
             delta: scratch.take(rows)?,
             seen: scratch.take(rows)?,
             factor: scratch.take(lanes)?,
@@ -142,7 +143,7 @@ impl<'s> Panels<'s> {
         report: &mut Report,
     ) {
         let group = input.shape.group();
-        let (pairs, rows) = (input.shape.queries.saturating_mul(group), self.lse.len());
+        let (pairs, rows) = (input.shape.queries.saturating_mul(group), self.level.len());
         for start in (0..pairs).step_by(rows.max(1)) {
             let place = Place {
                 batch,
@@ -154,29 +155,29 @@ impl<'s> Panels<'s> {
             };
             self.load(input, up, &place);
             self.run(input, &place, to);
-            self.finish(input, &place, to, report);
+            self.finish(input, up, &place, to, report);
         }
     }
 
     /// Queries and what comes back for them, into lanes and into rows. A row that is not finite is zero, and its
-    /// log-sum-exp and delta are NaN: so it makes NaN of all that it touches, and nothing of what a mask hides from it.
+    /// level and delta are NaN: so it makes NaN of all that it touches, and nothing of what a mask hides from it.
     fn load(&mut self, input: &Input<'_>, up: &Upstream<'_>, place: &Place) {
         let scale = input.rules.scale2(self.dim);
         let (lanes, dim, value_dim) = (self.lanes.max(1), self.dim, self.value_dim);
         for all in [&mut *self.q_t, self.d_out_t, self.dq_t, self.q_rows, self.d_out_rows] {
             all.fill(0.0);
         }
-        for all in [&mut *self.lse, self.delta] {
+        for all in [&mut *self.level, self.delta] {
             all.fill(0.0);
         }
         self.seen.fill(0);
         for row in 0..place.used {
             let at = place.at(row);
-            let [lse, delta] = up.row(input, at);
-            if let (Some(l), Some(d)) = (self.lse.get_mut(row), self.delta.get_mut(row)) {
-                (*l, *d) = (lse, delta);
+            let Sums { level, inverse, delta } = up.row(input, at);
+            if let (Some(l), Some(d)) = (self.level.get_mut(row), self.delta.get_mut(row)) {
+                (*l, *d) = (level, delta * inverse);
             }
-            if lse.is_nan() {
+            if level.is_nan() {
                 continue;
             }
             let q = input.q.matrix(at.batch, at.head).row(at.query);
@@ -189,10 +190,10 @@ impl<'s> Panels<'s> {
                 lanes,
                 lane,
                 d_out,
-                1.0,
+                inverse,
             );
-            copy(self.q_rows, row * padded(dim), q);
-            copy(self.d_out_rows, row * padded(value_dim), d_out);
+            copy(self.q_rows, row * padded(dim), q, 1.0);
+            copy(self.d_out_rows, row * padded(value_dim), d_out, inverse);
         }
     }
 
@@ -266,15 +267,15 @@ impl<'s> Panels<'s> {
             lanes,
         };
         let slope = self.slope.get_mut(..size).unwrap_or(&mut []);
-        let (lse, delta) = (
-            self.lse.get(part(1)).unwrap_or(&[]),
+        let (level, delta) = (
+            self.level.get(part(1)).unwrap_or(&[]),
             self.delta.get(part(1)).unwrap_or(&[]),
         );
         let q_t = self.q_t.get(part(self.dim)).unwrap_or(&[]);
         let d_out_t = self.d_out_t.get(part(self.value_dim)).unwrap_or(&[]);
         let cap = input.rules.cap2();
         if run.whole && cap == 0.0 && kernels::finishes_scores(isa) {
-            kernels::probabilities_of_keys(isa, q_t, k, panel.p, lse);
+            kernels::probabilities_of_keys(isa, q_t, k, panel.p, level);
             kernels::gradients_of_keys(isa, d_out_t, v, panel.ds, panel.p, delta);
         } else {
             kernels::scores(isa, q_t, k, panel.p);
@@ -286,7 +287,7 @@ impl<'s> Panels<'s> {
                 kernels::add_bias(isa, panel.p, panel.bias);
             }
             kernels::scores(isa, d_out_t, v, panel.ds);
-            kernels::score_gradients(isa, panel.p, panel.ds, lse, delta, !run.whole);
+            kernels::score_gradients(isa, panel.p, panel.ds, level, delta, !run.whole);
         }
         if run.whole {
             panel.seen.fill(1);
@@ -302,6 +303,8 @@ impl<'s> Panels<'s> {
         if to.q.is_none() {
             return;
         }
+        // A key that is not finite is not multiplied, as it is hidden from some; of those who see it the saved sums are not
+        // finite either, nor is all that was made with them.
         if run.whole || (0..k.rows()).all(|j| all_finite(k.row(j))) {
             kernels::values(isa, panel.ds, k, self.factor, panel.dq_t);
             return;
@@ -339,13 +342,13 @@ impl<'s> Panels<'s> {
     }
 
     /// The queries' gradients, out of their lanes.
-    fn finish(&self, input: &Input<'_>, place: &Place, to: &mut Gradients<'_>, report: &mut Report) {
+    fn finish(&self, input: &Input<'_>, up: &Upstream<'_>, place: &Place, to: &mut Gradients<'_>, report: &mut Report) {
         let scale = input.rules.scale_of(self.dim);
         let lanes = self.lanes.max(1);
         for row in 0..place.used {
             let at = place.at(row);
             let seen = self.seen.get(row).is_some_and(|&n| n != 0);
-            let mut finite = !seen || self.lse.get(row).is_some_and(|lse| !lse.is_nan());
+            let mut finite = !seen || self.level.get(row).is_some_and(|level| !level.is_nan());
             if let Some(to) = &mut to.q {
                 let to = to.row(at.batch, at.head, at.query);
                 let panel = self
@@ -357,6 +360,7 @@ impl<'s> Panels<'s> {
                 finite &= settle(to, scale);
             }
             report.count(seen, finite);
+            report.imprecise_rows += usize::from(seen && finite && up.imprecise(at));
         }
     }
 }
@@ -396,18 +400,12 @@ impl Panel<'_> {
         }
     }
 
-    /// Key `j` of the run is not finite: neither is a row that sees it, whatever else its numbers say.
+    /// Key `j` of the run is not finite: neither are the queries' gradients of the rows that see it.
     fn spoil(&mut self, j: usize) {
         let lanes = self.lanes.max(1);
         for lane in 0..lanes {
-            let at = j * lanes + lane;
-            if self.bias.get(at) == Some(&f32::NEG_INFINITY) {
+            if self.bias.get(j * lanes + lane) == Some(&f32::NEG_INFINITY) {
                 continue;
-            }
-            for x in [&mut *self.p, self.ds] {
-                if let Some(x) = x.get_mut(at) {
-                    *x = f32::NAN;
-                }
             }
             let column = self.dq_t.get_mut(lane..).unwrap_or(&mut []).iter_mut().step_by(lanes);
             column.for_each(|x| *x = f32::NAN);
@@ -415,7 +413,7 @@ impl Panel<'_> {
     }
 }
 
-fn copy(rows: &mut [f32], start: usize, row: &[f32]) {
+fn copy(rows: &mut [f32], start: usize, row: &[f32], scale: f32) {
     let to = rows.get_mut(start..).unwrap_or(&mut []).iter_mut();
-    to.zip(row).for_each(|(to, &x)| *to = x);
+    to.zip(row).for_each(|(to, &x)| *to = x * scale);
 }

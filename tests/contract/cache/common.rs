@@ -35,6 +35,9 @@ pub fn rows() -> Vec<Row<Args>> {
         Case(ZeroSizes, "heads", Refused(SUBQUAD_E_SHAPE), |a| {
             spoil(a, |c| c.heads = 0)
         }),
+        Case(ZeroSizes, "columns", Refused(SUBQUAD_E_SHAPE), |a| {
+            spoil(a, |c| (c.dim, c.value_dim, c.rotary.base) = (0, 0, 0.0))
+        }),
         Case(OverflowingSizes, "capacity", Refused(SUBQUAD_E_OVERFLOW), |a| {
             spoil(a, |c| c.capacity = usize::MAX)
         }),
@@ -95,6 +98,12 @@ pub fn rows() -> Vec<Row<Args>> {
         Case(OutOfRange, "more keys than room", Refused(SUBQUAD_E_MISMATCH), |a| {
             spoil(a, |c| c.next = 100)
         }),
+        Case(
+            OutOfRange,
+            "rows of the second head elsewhere",
+            Refused(SUBQUAD_E_MISMATCH),
+            |a| spoil(a, |c| c.turned = CAPACITY + 1),
+        ),
         Case(IntegerLimits, "next", Refused(SUBQUAD_E_MISMATCH), |a| {
             spoil(a, |c| c.next = u64::MAX)
         }),
