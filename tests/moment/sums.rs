@@ -11,7 +11,7 @@ fn shape(dim: usize, value_dim: usize, degree: usize, block: usize) -> Shape {
         degree,
         block,
         // Both ways of adding.
-        compensated: (dim + degree) % 2 == 0,
+        compensated: (dim + degree).is_multiple_of(2),
     }
 }
 
