@@ -8,10 +8,30 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::elementary::tanh;
-use super::tile::{get, put, query_vectors};
+use super::tile::{finished_scores, get, put, query_vectors, Finish};
 use super::weight::power_of_two;
 use crate::simd::Simd;
-use crate::view::MatMut;
+use crate::view::{MatMut, MatRef};
+
+/// Probabilities of a run of keys, `p[key][lane] = 2^(score - lse[lane])`, from queries and keys at once: a pass over all
+/// scores of the run would find them in the second-level cache.
+#[inline(always)]
+pub fn probabilities_of_keys<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, p: &mut [f32], lse: &[f32]) {
+    finished_scores(s, q_t, k, p, Probability { lse });
+}
+
+/// Gradients of their scores, `ds = p * (product - delta)`, from the output's gradient and the values likewise.
+#[inline(always)]
+pub fn gradients_of_keys<S: Simd<f32>>(
+    s: S,
+    d_out_t: &[f32],
+    v: MatRef<'_, f32>,
+    ds: &mut [f32],
+    p: &[f32],
+    delta: &[f32],
+) {
+    finished_scores(s, d_out_t, v, ds, Slope { p, delta });
+}
 
 /// `p = 2^(p - lse)` and `ds = p * (ds - delta)`, in place: scores into probabilities, products of the output's gradient
 /// with the values into gradients of the scores. All tiles are `[key][lane]`, `lse` (in base 2) and `delta` `[lane]`.
@@ -19,22 +39,18 @@ use crate::view::MatMut;
 /// With `masked`, a score of minus infinity is a masked key: both numbers become 0.
 #[inline(always)]
 pub fn score_gradients<S: Simd<f32>>(s: S, p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) {
-    match (S::REGISTERS, masked) {
-        (16.., false) => score_gradients_of::<S, false, 2>(s, p, ds, lse, delta),
-        (16.., true) => score_gradients_of::<S, true, 2>(s, p, ds, lse, delta),
-        (_, false) => score_gradients_of::<S, false, 1>(s, p, ds, lse, delta),
-        (_, true) => score_gradients_of::<S, true, 1>(s, p, ds, lse, delta),
+    if !masked {
+        Probability { lse }.finish(s, 0, p);
+        Slope { p, delta }.finish(s, 0, ds);
+    } else if S::REGISTERS >= 16 {
+        masked_gradients::<S, 2>(s, p, ds, lse, delta);
+    } else {
+        masked_gradients::<S, 1>(s, p, ds, lse, delta);
     }
 }
 
 #[inline(always)]
-fn score_gradients_of<S: Simd<f32>, const MASKED: bool, const NQ: usize>(
-    s: S,
-    p: &mut [f32],
-    ds: &mut [f32],
-    lse: &[f32],
-    delta: &[f32],
-) {
+fn masked_gradients<S: Simd<f32>, const NQ: usize>(s: S, p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32]) {
     let (lse, delta) = (get::<S, NQ>(s, lse), get::<S, NQ>(s, delta));
     let lanes = NQ * S::LANES;
     for (p, ds) in p.chunks_exact_mut(lanes).zip(ds.chunks_exact_mut(lanes)) {
@@ -43,12 +59,71 @@ fn score_gradients_of<S: Simd<f32>, const MASKED: bool, const NQ: usize>(
             let hidden = s.equal(x[n], s.splat(f32::NEG_INFINITY));
             x[n] = power_of_two(s, s.sub(x[n], lse[n]));
             y[n] = s.mul(x[n], s.sub(y[n], delta[n]));
-            if MASKED {
-                x[n] = s.select(hidden, s.splat(0.0), x[n]);
-                y[n] = s.select(hidden, s.splat(0.0), y[n]);
-            }
+            x[n] = s.select(hidden, s.splat(0.0), x[n]);
+            y[n] = s.select(hidden, s.splat(0.0), y[n]);
         }
         put(s, &x, p);
+        put(s, &y, ds);
+    }
+}
+
+/// Scores into probabilities.
+#[derive(Clone, Copy)]
+struct Probability<'a> {
+    lse: &'a [f32],
+}
+
+impl<S: Simd<f32>> Finish<S> for Probability<'_> {
+    #[inline(always)]
+    fn finish(self, s: S, _: usize, tile: &mut [f32]) {
+        if S::REGISTERS >= 16 {
+            probabilities::<S, 2>(s, tile, self.lse);
+        } else {
+            probabilities::<S, 1>(s, tile, self.lse);
+        }
+    }
+}
+
+#[inline(always)]
+fn probabilities<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lse: &[f32]) {
+    let lse = get::<S, NQ>(s, lse);
+    for p in tile.chunks_exact_mut(NQ * S::LANES) {
+        let mut x = get::<S, NQ>(s, p);
+        for n in 0..NQ {
+            x[n] = power_of_two(s, s.sub(x[n], lse[n]));
+        }
+        put(s, &x, p);
+    }
+}
+
+/// Products of the output's gradient with the values into gradients of the scores; `p` are those of the whole run.
+#[derive(Clone, Copy)]
+struct Slope<'a> {
+    p: &'a [f32],
+    delta: &'a [f32],
+}
+
+impl<S: Simd<f32>> Finish<S> for Slope<'_> {
+    #[inline(always)]
+    fn finish(self, s: S, key: usize, tile: &mut [f32]) {
+        let p = |lanes: usize| self.p.get(key * lanes..).unwrap_or(&[]);
+        if S::REGISTERS >= 16 {
+            slopes::<S, 2>(s, tile, p(2 * S::LANES), self.delta);
+        } else {
+            slopes::<S, 1>(s, tile, p(S::LANES), self.delta);
+        }
+    }
+}
+
+#[inline(always)]
+fn slopes<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], p: &[f32], delta: &[f32]) {
+    let delta = get::<S, NQ>(s, delta);
+    let lanes = NQ * S::LANES;
+    for (ds, p) in tile.chunks_exact_mut(lanes).zip(p.chunks_exact(lanes)) {
+        let (mut y, p) = (get::<S, NQ>(s, ds), get::<S, NQ>(s, p));
+        for n in 0..NQ {
+            y[n] = s.mul(p[n], s.sub(y[n], delta[n]));
+        }
         put(s, &y, ds);
     }
 }

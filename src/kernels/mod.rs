@@ -33,6 +33,11 @@ pub(crate) const fn weighs_near(isa: Isa) -> bool {
     isa.lanes() > 1
 }
 
+/// Whether [`probabilities_of_keys`] and [`gradients_of_keys`] are worth their code, likewise.
+pub(crate) const fn finishes_scores(isa: Isa) -> bool {
+    isa.lanes() > 1
+}
+
 /// The largest [`block_lanes`] of this build.
 pub(crate) const fn most_block_lanes() -> usize {
     const fn of<S: Simd<f32>>() -> usize {
@@ -109,6 +114,10 @@ dispatch! {
     pub(crate) fn weigh_row(row: &mut [f32], lanes: Lanes<'_>, masked: bool) -> bool = softmax::weigh_row;
     /// As [`weigh_near`], for one query whose keys are the lanes.
     pub(crate) fn weigh_near_row(row: &mut [f32], lanes: Lanes<'_>) -> Option<bool> = softmax::weigh_near_row;
+    /// Scores of keys that no lane is barred from, at once into probabilities.
+    pub(crate) fn probabilities_of_keys(q_t: &[f32], k: MatRef<'_, f32>, p: &mut [f32], lse: &[f32]) = gradient::probabilities_of_keys;
+    /// Products of their values with the gradient of the output, at once into gradients of the scores.
+    pub(crate) fn gradients_of_keys(d_out_t: &[f32], v: MatRef<'_, f32>, ds: &mut [f32], p: &[f32], delta: &[f32]) = gradient::gradients_of_keys;
     /// Scores and products into probabilities and gradients of the scores: `p = 2^(p - lse)`, `ds = p * (ds - delta)`.
     pub(crate) fn score_gradients(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) = gradient::score_gradients;
     /// As [`cap`], with the derivative.

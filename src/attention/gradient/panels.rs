@@ -275,16 +275,21 @@ impl<'s> Panels<'s> {
         let q_t = self.q_t.get(part(self.dim)).unwrap_or(&[]);
         let d_out_t = self.d_out_t.get(part(self.value_dim)).unwrap_or(&[]);
         let cap = input.rules.cap2();
-        kernels::scores(isa, q_t, k, panel.p);
-        if cap != 0.0 {
-            kernels::cap_and_slope(isa, panel.p, slope, cap);
+        if run.whole && cap == 0.0 && kernels::finishes_scores(isa) {
+            kernels::probabilities_of_keys(isa, q_t, k, panel.p, lse);
+            kernels::gradients_of_keys(isa, d_out_t, v, panel.ds, panel.p, delta);
+        } else {
+            kernels::scores(isa, q_t, k, panel.p);
+            if cap != 0.0 {
+                kernels::cap_and_slope(isa, panel.p, slope, cap);
+            }
+            if !run.whole {
+                fill_bias(panel.bias, lanes, input, place, run.start);
+                kernels::add_bias(isa, panel.p, panel.bias);
+            }
+            kernels::scores(isa, d_out_t, v, panel.ds);
+            kernels::score_gradients(isa, panel.p, panel.ds, lse, delta, !run.whole);
         }
-        if !run.whole {
-            fill_bias(panel.bias, lanes, input, place, run.start);
-            kernels::add_bias(isa, panel.p, panel.bias);
-        }
-        kernels::scores(isa, d_out_t, v, panel.ds);
-        kernels::score_gradients(isa, panel.p, panel.ds, lse, delta, !run.whole);
         if run.whole {
             panel.seen.fill(1);
         } else {
