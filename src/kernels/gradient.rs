@@ -12,16 +12,25 @@
 
 use super::elementary::tanh;
 use super::softmax::finite_or_nan;
-use super::tile::{finished_scores, get, put, query_vectors, Finish};
+use super::tile::{get, put, query_vectors, scores};
 use super::weight::fraction;
 use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
+
+/// Keys that are finished together: whole tiles of every back end.
+const NEAR: usize = 12;
 
 /// Probabilities of a run of keys, `p[key][lane] = 2^(score - lse[lane])`, from queries and keys at once: a pass over all
 /// scores of the run would find them in the second-level cache.
 #[inline(always)]
 pub fn probabilities_of_keys<S: Simd<f32>>(s: S, q_t: &[f32], k: MatRef<'_, f32>, p: &mut [f32], lse: &[f32]) {
-    finished_scores(s, q_t, k, p, Probability { lse });
+    let lanes = query_vectors(S::REGISTERS) * S::LANES;
+    let mut key = 0;
+    for p in p.chunks_mut(NEAR * lanes) {
+        scores(s, q_t, k.row_range(key..key + NEAR), p);
+        probabilities(s, p, lse);
+        key += NEAR;
+    }
 }
 
 /// Gradients of their scores, `ds = p * (product - delta)`, from the output's gradient and the values likewise.
@@ -34,7 +43,13 @@ pub fn gradients_of_keys<S: Simd<f32>>(
     p: &[f32],
     delta: &[f32],
 ) {
-    finished_scores(s, d_out_t, v, ds, Slope { p, delta });
+    let lanes = query_vectors(S::REGISTERS) * S::LANES;
+    let mut key = 0;
+    for (ds, p) in ds.chunks_mut(NEAR * lanes).zip(p.chunks(NEAR * lanes)) {
+        scores(s, d_out_t, v.row_range(key..key + NEAR), ds);
+        slopes(s, ds, p, delta);
+        key += NEAR;
+    }
 }
 
 /// `p = 2^(p - lse)` and `ds = p * (ds - delta)`, in place: scores into probabilities, products of the output's gradient
@@ -44,8 +59,8 @@ pub fn gradients_of_keys<S: Simd<f32>>(
 #[inline(always)]
 pub fn score_gradients<S: Simd<f32>>(s: S, p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], masked: bool) {
     if !masked {
-        Probability { lse }.finish(s, 0, p);
-        Slope { p, delta }.finish(s, 0, ds);
+        probabilities(s, p, lse);
+        slopes(s, ds, p, delta);
     } else if S::REGISTERS >= 16 {
         masked_gradients::<S, 2>(s, p, ds, lse, delta);
     } else {
@@ -72,26 +87,19 @@ fn masked_gradients<S: Simd<f32>, const NQ: usize>(s: S, p: &mut [f32], ds: &mut
 }
 
 /// Scores into probabilities.
-#[derive(Clone, Copy)]
-struct Probability<'a> {
-    lse: &'a [f32],
-}
-
-impl<S: Simd<f32>> Finish<S> for Probability<'_> {
-    #[inline(always)]
-    fn finish(self, s: S, _: usize, tile: &mut [f32]) {
-        if S::REGISTERS >= 16 {
-            probabilities::<S, 2>(s, tile, self.lse);
-        } else {
-            probabilities::<S, 1>(s, tile, self.lse);
-        }
+#[inline(always)]
+fn probabilities<S: Simd<f32>>(s: S, p: &mut [f32], lse: &[f32]) {
+    if S::REGISTERS >= 16 {
+        probabilities_of::<S, 2>(s, p, lse);
+    } else {
+        probabilities_of::<S, 1>(s, p, lse);
     }
 }
 
 #[inline(always)]
-fn probabilities<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lse: &[f32]) {
+fn probabilities_of<S: Simd<f32>, const NQ: usize>(s: S, p: &mut [f32], lse: &[f32]) {
     let lse = get::<S, NQ>(s, lse);
-    for p in tile.chunks_exact_mut(NQ * S::LANES) {
+    for p in p.chunks_exact_mut(NQ * S::LANES) {
         let mut x = get::<S, NQ>(s, p);
         for n in 0..NQ {
             x[n] = fraction(s, s.sub(x[n], lse[n]));
@@ -100,30 +108,21 @@ fn probabilities<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], lse: &[f
     }
 }
 
-/// Products of the output's gradient with the values into gradients of the scores; `p` are those of the whole run.
-#[derive(Clone, Copy)]
-struct Slope<'a> {
-    p: &'a [f32],
-    delta: &'a [f32],
-}
-
-impl<S: Simd<f32>> Finish<S> for Slope<'_> {
-    #[inline(always)]
-    fn finish(self, s: S, key: usize, tile: &mut [f32]) {
-        let p = |lanes: usize| self.p.get(key * lanes..).unwrap_or(&[]);
-        if S::REGISTERS >= 16 {
-            slopes::<S, 2>(s, tile, p(2 * S::LANES), self.delta);
-        } else {
-            slopes::<S, 1>(s, tile, p(S::LANES), self.delta);
-        }
+/// Products of the output's gradient with the values into gradients of the scores.
+#[inline(always)]
+fn slopes<S: Simd<f32>>(s: S, ds: &mut [f32], p: &[f32], delta: &[f32]) {
+    if S::REGISTERS >= 16 {
+        slopes_of::<S, 2>(s, ds, p, delta);
+    } else {
+        slopes_of::<S, 1>(s, ds, p, delta);
     }
 }
 
 #[inline(always)]
-fn slopes<S: Simd<f32>, const NQ: usize>(s: S, tile: &mut [f32], p: &[f32], delta: &[f32]) {
+fn slopes_of<S: Simd<f32>, const NQ: usize>(s: S, ds: &mut [f32], p: &[f32], delta: &[f32]) {
     let delta = get::<S, NQ>(s, delta);
     let lanes = NQ * S::LANES;
-    for (ds, p) in tile.chunks_exact_mut(lanes).zip(p.chunks_exact(lanes)) {
+    for (ds, p) in ds.chunks_exact_mut(lanes).zip(p.chunks_exact(lanes)) {
         let (mut y, p) = (get::<S, NQ>(s, ds), get::<S, NQ>(s, p));
         for n in 0..NQ {
             y[n] = s.mul(p[n], s.sub(y[n], delta[n]));
