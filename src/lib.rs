@@ -8,7 +8,7 @@
 //! | shape | [`MatRef`], [`MatMut`], [`TensorRef`], [`TensorMut`]: borrowed views, checked once when made |
 //! | storage | [`RowsRef`]: rows of f32, f16, bf16 or scaled integers, in a [`Format`] |
 //! | memory | [`Scratch`] over bytes at any address, sized by a [`Need`] that each plan states beforehand |
-//! | plan | [`attention::Exact`], [`attention::Decode`], [`attention::Gradient`]: shape and rules, checked once, run as often as you like |
+//! | plan | [`attention::Exact`], [`attention::Decode`], [`attention::Gradient`], [`attention::Polynomial`]: shape and rules, checked once, run as often as you like |
 //! | choice | [`Isa`]: a back end of this machine, as a value; [`Isa::strict`] is the class of every machine |
 //! | promise | [`Bound`]: the largest absolute error of any output, f32 rounding included |
 //! | report | [`Report`]: what happened in a call that succeeded |

@@ -36,10 +36,10 @@ step() {
 }
 
 step cargo fmt --check
-step cargo clippy --quiet --all-targets --features emulation,capi,parallel -- -D warnings
+step cargo clippy --quiet --all-targets --features emulation,capi,parallel,rand -- -D warnings
 step cargo clippy --quiet -- -D warnings
 step cargo clippy --quiet --no-default-features --features capi -- -D warnings
-step cargo test --quiet --features emulation,capi,parallel
+step cargo test --quiet --features emulation,capi,parallel,rand
 # Without std, and without the hand-written back ends: what the portable code says must be the same.
 step cargo test --quiet --no-default-features --test onnx --test semantics
 step sh tests/sh/intrinsics.sh
