@@ -61,7 +61,7 @@ pub struct Answer<'a> {
     /// `(g + 1) (dv + 1) lanes` numbers.
     pub moments: &'a mut [f32],
     /// `M_j = sum over alpha of degree j of |w q^alpha Z|` of the count, as `[degree][lane]`: `(g + 1) lanes` numbers. It
-    /// costs an eighth to a third of the moments, the more the fewer values there are.
+    /// costs from a thirtieth to a third of the moments, the more the fewer values there are.
     pub magnitudes: Option<&'a mut [f32]>,
 }
 
