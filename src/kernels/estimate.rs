@@ -158,6 +158,3 @@ fn spread<S: Simd<f32>>(s: S, coefficients: &[f32]) -> Terms<S::V> {
     }
     terms
 }
-
-#[cfg(test)]
-mod tests;

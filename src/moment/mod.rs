@@ -19,6 +19,8 @@ mod frozen;
 mod gather;
 mod minimax;
 mod minimax_table;
+#[cfg(test)]
+mod promises;
 pub mod rounding;
 pub mod series;
 mod shape;
