@@ -51,7 +51,7 @@ pub struct Progress {
 /// let mut work = Work::new(shape, isa, &mut Scratch::new(&mut bytes))?;
 /// let mut moments = vec![0.0; 3 * 2 * lanes];
 /// frozen.query(MatRef::new(&[3.0, 5.0], 1, 2)?, 1.0, &mut work, Answer { moments: &mut moments, magnitudes: None })?;
-/// let n = |degree, column| moments[(degree * 2 + column) * lanes];
+/// let n = |degree: usize, column: usize| moments[(degree * 2 + column) * lanes];
 /// // The scores are 3 and -5: their zeroth, first and second powers, times the values, and alone.
 /// assert_eq!([n(0, 0), n(1, 0), n(2, 0)], [30.0, 30.0 - 100.0, 90.0 + 500.0]);
 /// assert_eq!([n(0, 1), n(1, 1), n(2, 1)], [2.0, -2.0, 34.0]);
