@@ -97,7 +97,7 @@ fn score_steps<S: Simd<f32>, const NQ: usize, const MK: usize, const STEPS: usiz
     }
     for m in 0..MK {
         // All rows have the same length, so this is one comparison per step. Which form shows LLVM so depends on the
-        // machine: the other one costs a quarter of the speed on AVX2, and 3 % on a Cortex-M.
+        // machine: the other one spills vectors on AVX2, and takes 3 % more instructions on a Cortex-M.
         let y = if S::REGISTERS >= 16 {
             steps[m].get(step)
         } else {
