@@ -28,7 +28,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 : "${MAX_FAST_STACK:=600}"
 # The whole operator, at whichever level is worse: what was reached, so that it does not grow.
 : "${MAX_OPERATOR_CODE:=19400}"
-: "${MAX_OPERATOR_STACK:=3000}"
+: "${MAX_OPERATOR_STACK:=3072}"
 
 need_cross_rust
 need_cmd gcc gcc
