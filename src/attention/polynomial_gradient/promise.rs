@@ -175,7 +175,7 @@ impl<'a> Promise<'a> {
         });
         let (missed, slopes) = (over(missed), over(slopes));
         let left = 1.0 - up(missed);
-        if !(left > 0.0) {
+        if left.is_nan() || left <= 0.0 {
             return f32::INFINITY;
         }
         let shares = sum_up(up(product_up(up(1.0 + missed), slopes) / left), missed);
