@@ -36,7 +36,8 @@ use promise::Series;
 /// [`Gradient`](super::Gradient) with all it adds to dk and dv, and is counted in [`Report::exact_rows`]; its error is the one
 /// that is stated there. Nothing is promised of dk, dv and the output.
 ///
-/// Cost: about `t (12 value_dim + 26)` flops for a query and a key together, `t = C(dim + g, g)`. Scratch:
+/// Cost: about `t (12 value_dim + 26)` flops for a query and a key together, `t = C(dim + g, g)`, and of the order of a
+/// thousand for the promise of a query: `benches/polynomial_gradient.rs` has it pay from 2 to 10 t tokens on. Scratch:
 /// [`need`](PolynomialGradient::need): about `6 t (value_dim + 2)` numbers and `2 t` for each lane of a block, whatever the number of
 /// queries and keys. Bits do not depend on the machine inside an arithmetic class; those of dq not on how queries
 /// are put into calls.
