@@ -12,6 +12,7 @@
 //! | [`Gradient`] | the way back: what the inputs of [`Exact`] should have been |
 //! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Polynomial`] | almost linear time for small dimensions and bounded scores: power sums of all keys, a promise per row, exact where that is too weak |
+//! | [`PolynomialGradient`] | its way back, almost linear too: a promise per query, exact where that is too weak |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
 //! | [`Share`] | a part of the work of a call, for a thread of yours; feature `parallel` has rayon do it |
@@ -33,6 +34,7 @@ mod outputs;
 mod parallel;
 mod partial;
 mod polynomial;
+mod polynomial_gradient;
 mod reach;
 mod rotary;
 mod rules;
@@ -51,6 +53,7 @@ pub use head::Head;
 pub use outputs::{Outputs, Stage};
 pub use partial::Partial;
 pub use polynomial::Polynomial;
+pub use polynomial_gradient::{Aim, PolynomialGradient, PolynomialGradients};
 pub use rotary::{Pairing, Positions, Rotary};
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;

@@ -1,7 +1,7 @@
 //! Attention by power sums: time and memory that do not grow with the product of queries and keys.
 
 mod head;
-mod keys;
+pub(super) mod keys;
 mod row;
 
 use super::certificate::Rounding;
@@ -58,7 +58,7 @@ pub struct Polynomial {
 }
 
 /// Rows of a chunk of causal attention, and queries that are computed exactly at once.
-const CHUNK: usize = 128;
+pub(super) const CHUNK: usize = 128;
 
 impl Polynomial {
     /// A plan for a shape and a degree of 1 to 16; any promise is good enough. [`Error::Parameter`] for other degrees,

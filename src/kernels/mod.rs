@@ -5,6 +5,7 @@ mod estimate;
 mod gradient;
 mod moment_push;
 mod moment_query;
+mod moment_reverse;
 mod moment_rows;
 pub(crate) mod monomials;
 mod normalize;
@@ -24,6 +25,7 @@ pub(crate) use estimate::{roundings as estimate_roundings, Estimates, Keys, Poly
 pub(crate) use gradient::{Span, Weighted};
 pub(crate) use moment_push::{add_to, by_values, Tokens, SPARE};
 pub(crate) use moment_query::Queries;
+pub(crate) use moment_reverse::Adjoint;
 pub(crate) use row::Rows;
 pub(crate) use softmax::Lanes;
 pub(crate) use stored::{row_scores, row_values, widen};
@@ -156,4 +158,6 @@ dispatch! {
     pub(crate) fn query_moments(of: &mut Queries<'_>) = moment_query::query;
     /// The same of absolute values, for the last column; after [`query_moments`].
     pub(crate) fn query_magnitudes(of: &mut Queries<'_>) = moment_query::magnitudes;
+    /// `out[v] = sum over alpha of coefficients[|alpha|] adjoint[alpha] * d q^alpha / d q_v`; after [`query_moments`].
+    pub(crate) fn reverse_monomials(of: &mut Adjoint<'_>) = moment_reverse::reverse;
 }

@@ -4,7 +4,9 @@ use super::gather::rows;
 use super::summary::Summary;
 use super::Shape;
 use crate::error::Error;
-use crate::kernels::{all_finite, block_lanes, query_magnitudes, query_moments, Queries};
+use crate::kernels::{
+    all_finite, block_lanes, query_magnitudes, query_moments, reverse_monomials, scores, Adjoint, Queries,
+};
 use crate::scratch::Scratch;
 use crate::simd::Isa;
 use crate::view::MatRef;
@@ -138,6 +140,55 @@ impl<'a> Frozen<'a> {
         if let Some(out) = magnitudes {
             query_magnitudes(work.isa, &mut Queries { out, ..queries });
         }
+        Ok(())
+    }
+
+    /// The derivative by the queries of the last [`query`](Frozen::query) of
+    /// `sum over j and c of coefficients[j] u[c] N_j[c]`, for fixed `u` and coefficients.
+    ///
+    /// `u` is `[column][lane]`, for some or all of the columns. `adjoint` is to work in, `t lanes` numbers; the derivative goes
+    /// to `out`, `[variable][lane]`. Cost: `2 t` flops per column of `u` and `5 t` more, per query. The bits of a query do not
+    /// depend on the others.
+    ///
+    /// Errors, with nothing written: [`Error::Shape`] for work for another shape, or a `u` of more columns or not of whole
+    /// ones, [`Error::Short`] for the other memory and fewer coefficients than degrees.
+    pub fn reverse(
+        &self,
+        coefficients: &[f32],
+        tau: f32,
+        u: &[f32],
+        work: &Work<'_>,
+        adjoint: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let Summary { shape, scale, .. } = self.summary;
+        let lanes = lanes(work.isa);
+        let columns = shape.columns().ok_or(Error::Overflow)?;
+        let wanted = u.len().checked_div(lanes).unwrap_or(0);
+        if work.shape != shape || wanted > columns || !u.len().is_multiple_of(lanes) {
+            return Err(Error::Shape);
+        }
+        let features = shape.features().ok_or(Error::Overflow)?;
+        let len = features.checked_mul(lanes).ok_or(Error::Overflow)?;
+        let adjoint = adjoint.get_mut(..len).ok_or(Error::Short)?;
+        let len = shape.dim.checked_mul(lanes).ok_or(Error::Overflow)?;
+        let out = out.get_mut(..len).ok_or(Error::Short)?;
+        let coefficients = coefficients.get(..=shape.degree).ok_or(Error::Short)?;
+        // Row by row of the sums a product with u: what scores are to keys.
+        let rows = MatRef::new(self.weighted, features, columns)?.col_range(0..wanted);
+        scores(work.isa, u, rows, adjoint);
+        let mut of = Adjoint {
+            dim: shape.dim,
+            degree: shape.degree,
+            q_t: work.q_t,
+            parents: work.parents,
+            coefficients,
+            adjoint,
+            out,
+        };
+        reverse_monomials(work.isa, &mut of);
+        let factor = tau * scale;
+        of.out.iter_mut().for_each(|x| *x *= factor);
         Ok(())
     }
 }

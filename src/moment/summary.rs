@@ -133,6 +133,37 @@ impl<'a> Summary<'a> {
         )
     }
 
+    /// At least the length of the error of what [`Frozen::reverse`](super::Frozen::reverse) makes of degree `degree`, its last
+    /// factor `tau rho` left out, for coefficient 1 and the `u` that it was given: the gradient of `sum over c of u[c] N_j[c]`.
+    /// `norm` as for [`error`](Summary::error), `value` at least every `sum over c of |u[c] v[c]|`.
+    ///
+    /// Its terms have lengths of at most `j norm^(j - 1) ||x||^j value` together. Each meets the roundings of the sums and of
+    /// the query's monomials, one chain over the columns, the coefficient, then for each degree a product and one addition
+    /// per variable, and one chain over all monomials.
+    #[must_use]
+    pub fn reverse_error(&self, degree: usize, norm: f32, value: f32) -> f32 {
+        let shape = self.shape;
+        let features = shape.features().unwrap_or(usize::MAX);
+        let steps = degree
+            .saturating_mul(shape.dim.saturating_add(2))
+            .saturating_add(features);
+        let own = steps.saturating_add(shape.value_dim).saturating_add(6);
+        let roundings = rounding::sum_roundings(shape, self.additions, degree)
+            .saturating_add(rounding::query_roundings(shape, degree))
+            .saturating_add(own);
+        let mut relative = product_up(product_up(gamma(roundings), value), self.power(degree));
+        relative = product_up(relative, degree as f32);
+        (1..degree).for_each(|_| relative = product_up(relative, norm));
+        // What underflows, as for the sums, at each of the steps besides.
+        let lost = self.scaled(0.0, degree, norm.max(1.0), value.max(1.0));
+        let error = sum_up(relative, product_up(lost, up(math::nearest(own as u64))));
+        if error.is_nan() {
+            f32::INFINITY
+        } else {
+            error
+        }
+    }
+
     /// `factor value norm^j sum ||x||^j`, and the underflow.
     fn scaled(&self, factor: f32, degree: usize, norm: f32, value: f32) -> f32 {
         let mut relative = product_up(product_up(factor, value), self.power(degree));

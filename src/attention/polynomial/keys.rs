@@ -6,7 +6,7 @@ use crate::math;
 use crate::view::{MatRef, TensorRef};
 
 /// [`Error::NonFinite`] unless all numbers are finite.
-pub(super) fn check_finite(t: &TensorRef<'_, f32>) -> Result<(), Error> {
+pub(in crate::attention) fn check_finite(t: &TensorRef<'_, f32>) -> Result<(), Error> {
     for batch in 0..t.batch() {
         for head in 0..t.heads() {
             let rows = t.matrix(batch, head);
@@ -25,7 +25,7 @@ pub(super) fn check_finite(t: &TensorRef<'_, f32>) -> Result<(), Error> {
 const SAMPLE: usize = 4096;
 
 /// About the mean of the keys.
-pub(super) fn centre(k: MatRef<'_, f32>, to: &mut [f32]) {
+pub(in crate::attention) fn centre(k: MatRef<'_, f32>, to: &mut [f32]) {
     to.fill(0.0);
     let step = k.rows().div_ceil(SAMPLE).max(1);
     let count = k.rows().div_ceil(step).max(1);
@@ -36,7 +36,7 @@ pub(super) fn centre(k: MatRef<'_, f32>, to: &mut [f32]) {
 }
 
 /// At least the largest distance of a key from the centre.
-pub(super) fn radius(k: MatRef<'_, f32>, centre: &[f32]) -> f32 {
+pub(in crate::attention) fn radius(k: MatRef<'_, f32>, centre: &[f32]) -> f32 {
     let square = |i| {
         let differences = k.row(i).iter().zip(centre).map(|(x, c)| x - c);
         differences.fold(0.0f32, |sum, x| sum + x * x)
@@ -51,7 +51,7 @@ pub(super) fn radius(k: MatRef<'_, f32>, centre: &[f32]) -> f32 {
 const LEAST: f32 = f32::from_bits((127 - 60) << 23);
 
 /// At least the largest length of a query.
-pub(super) fn longest(q: MatRef<'_, f32>) -> f32 {
+pub(in crate::attention) fn longest(q: MatRef<'_, f32>) -> f32 {
     let square = |i| q.row(i).iter().fold(0.0f32, |sum, x| sum + x * x);
     let largest = (0..q.rows()).map(square).fold(0.0, f32::max);
     let room = 1.0 + f32::EPSILON * (math::nearest(q.cols() as u64) + 8.0);
@@ -59,7 +59,7 @@ pub(super) fn longest(q: MatRef<'_, f32>) -> f32 {
 }
 
 /// At least the largest difference of two values of a column.
-pub(super) fn range(v: MatRef<'_, f32>) -> f32 {
+pub(in crate::attention) fn range(v: MatRef<'_, f32>) -> f32 {
     let column = |c: usize| {
         let values = (0..v.rows()).filter_map(|i| v.row(i).get(c).copied());
         let (low, high) = values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), x| {
