@@ -27,8 +27,8 @@ use row::Reader;
 /// box), and f32 rounding is in them. [`Report::bound`] is the worst row; each partial has its own. What is read is
 /// read by [`Decode`], promise included.
 ///
-/// How much that saves is a matter of the keys. With keys in order ([`Index`]) that form clusters or lie near a few
-/// dimensions, 2 in 100 are read at theta = 0.01; of independent normal keys in 64 dimensions nearly all are.
+/// How much that saves is a matter of the keys (`examples/sparsity.rs`). With keys in order ([`Index`]) that form clusters,
+/// 2 in 100 may be read at theta = 0.01; of independent normal keys in 64 dimensions all are.
 /// [`Report::keys_read`] says; rows that have read every key count as [`exact_rows`](Report::exact_rows).
 ///
 /// One head. Causal attention ([`with_causal`](Pruned::with_causal)) reads the block that the edge cuts exactly.
