@@ -21,6 +21,8 @@ pub struct Report {
     pub repeated_blocks: usize,
     /// Rows that were computed exactly because the promise of an approximation was too weak; 0 for exact methods.
     pub exact_rows: usize,
+    /// Pairs of a row and a key that it read, where a method leaves keys out; 0 for the others.
+    pub keys_read: usize,
     /// The promise about the output; [`Bound::UNKNOWN`] unless it was asked for.
     pub bound: Bound,
 }
@@ -34,6 +36,7 @@ impl Report {
             imprecise_rows: 0,
             repeated_blocks: 0,
             exact_rows: 0,
+            keys_read: 0,
             bound: Bound::UNKNOWN,
         }
     }
@@ -47,6 +50,7 @@ impl Report {
             imprecise_rows: self.imprecise_rows.saturating_add(other.imprecise_rows),
             repeated_blocks: self.repeated_blocks.saturating_add(other.repeated_blocks),
             exact_rows: self.exact_rows.saturating_add(other.exact_rows),
+            keys_read: self.keys_read.saturating_add(other.keys_read),
             bound: self.bound.or(other.bound),
         }
     }

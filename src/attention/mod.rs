@@ -13,6 +13,7 @@
 //! | [`Fit`] | parameters of queries and values, their loss and its gradient |
 //! | [`Polynomial`] | almost linear time for small dimensions and bounded scores: power sums of all keys, a promise per row, exact where that is too weak |
 //! | [`PolynomialGradient`] | its way back, almost linear too: a promise per query, exact where that is too weak |
+//! | [`Pruned`] | reads the keys that matter and bounds the rest: an [`Index`] of blocks, a promise per row |
 //! | [`Rounding`] | how far rounding can put their results off |
 //! | [`Loss`] | what storing keys and values in fewer bits has lost |
 //! | [`Share`] | a part of the work of a call, for a thread of yours; feature `parallel` has rayon do it |
@@ -41,6 +42,8 @@ mod rules;
 mod shape;
 mod slots;
 mod source;
+mod sparse;
+pub mod sparsity;
 mod split;
 
 pub use cache::{Cache, CacheShape, Progress, Store};
@@ -57,6 +60,7 @@ pub use polynomial_gradient::{Aim, PolynomialGradient, PolynomialGradients};
 pub use rotary::{Pairing, Positions, Rotary};
 pub use rules::{Offset, Rules, Segments};
 pub use shape::Shape;
+pub use sparse::{cluster, cluster_need, Index, Pruned};
 pub use split::Share;
 #[cfg(feature = "capi")]
 pub(crate) use split::Tasks;
